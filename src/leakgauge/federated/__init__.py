@@ -1,0 +1,5 @@
+"""Clients and, later, rounds."""
+
+from leakgauge.federated.client import Client
+
+__all__ = ["Client"]

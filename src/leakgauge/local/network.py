@@ -1,0 +1,91 @@
+"""A module as a pure function of parameters, buffers and inputs, with BatchNorm's bookkeeping done by hand."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from leakgauge.core.batch_statistics import batch_norm_layers
+
+Inputs = Tensor | dict[str, Tensor]
+Tensors = dict[str, Tensor]
+
+
+class Network:
+    """A pure view of a module: nothing that is called here changes it, or the tensors handed in.
+
+    In train mode each BatchNorm layer normalises by its batch and reports new running statistics as values, so that the
+    whole is differentiable (buffers too) and works under torch.func transforms.
+
+    Args:
+        module: any module; it is copied.
+        mode: 'eval' or 'train'.
+    """
+
+    def __init__(self, module: nn.Module, mode: str = "eval") -> None:
+        self.module = copy.deepcopy(module).train(mode == "train")
+        self.mode = mode
+        self._seen: dict[str, Tensors] = {}
+        for name, layer in batch_norm_layers(self.module).items():
+            layer.forward = MethodType(_pure_batch_norm(name, self._seen), layer)  # type: ignore[assignment]
+
+    def parameters(self) -> Tensors:
+        """The module's own parameters by name, detached."""
+        return {name: parameter.detach() for name, parameter in self.module.named_parameters()}
+
+    def trainable(self) -> tuple[str, ...]:
+        """Names of the parameters that local training changes."""
+        return tuple(name for name, parameter in self.module.named_parameters() if parameter.requires_grad)
+
+    def buffers(self) -> Tensors:
+        """The module's own buffers by name, detached."""
+        return {name: buffer.detach() for name, buffer in self.module.named_buffers()}
+
+    def __call__(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Inputs) -> tuple[Any, Tensors]:
+        """The output, and the buffers after this forward pass."""
+        self._seen.clear()
+        state = {**parameters, **buffers}
+        arguments, keywords = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
+        output = functional_call(self.module, state, arguments, keywords)
+        after = {**buffers}
+        for layer, new in self._seen.items():
+            prefix = f"{layer}." if layer else ""
+            after |= {prefix + name: value for name, value in new.items()}
+        self._seen.clear()
+        return output, after
+
+
+def _pure_batch_norm(name: str, seen: dict[str, Tensors]) -> Any:
+    def forward(self: _BatchNorm, inputs: Tensor) -> Tensor:
+        if not self.training or self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return functional.batch_norm(
+                inputs, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.0, self.eps
+            )
+        axes = [axis for axis in range(inputs.ndim) if axis != 1]
+        count = inputs.numel() // inputs.shape[1]
+        mean = inputs.mean(axes)
+        var = (inputs - mean.reshape([1, -1] + [1] * (inputs.ndim - 2))).square().mean(axes)
+        tracked = self.num_batches_tracked + 1
+        momentum = self.momentum if self.momentum is not None else 1.0 / tracked.to(inputs.dtype)
+        unbiased = var * (count / max(count - 1, 1))
+        seen[name] = {
+            "running_mean": (1 - momentum) * self.running_mean + momentum * mean.to(self.running_mean.dtype),
+            "running_var": (1 - momentum) * self.running_var + momentum * unbiased.to(self.running_var.dtype),
+            "num_batches_tracked": tracked,
+        }
+        return functional.batch_norm(inputs, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+    return forward
+
+
+def cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensors:
+    """The same tensors with floating-point ones in `dtype`."""
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
