@@ -65,6 +65,7 @@ def save_observation(seen: Observation, path: str | Path, *, include_state: bool
         "spec": seen.spec.to_json() if seen.spec else None,
         "num_examples": seen.num_examples,
         "withheld": list(seen.withheld),
+        "frozen": [name for name, parameter in seen.model.named_parameters() if not parameter.requires_grad],
         "defences": [{"name": record.name, "parameters": dict(record.parameters)} for record in seen.defences],
         "knowledge": sorted(fact.name for fact in seen.knowledge),
         "threat": seen.threat,
@@ -122,8 +123,8 @@ def _assemble(
         state = read_state(weights)
     if state:
         load_state(model, state, str(weights or path))
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in manifest["frozen"])
     if state_hash(model) != manifest["state_sha256"]:
         if not state:
             raise UpdateError(

@@ -30,7 +30,8 @@ class Observation:
     """One update as an attacker sees it.
 
     Args:
-        model: the module with the state at which the update was computed (a private copy, in eval mode).
+        model: the module with the state at which the update was computed (a private copy, in eval mode); parameters that
+            local training leaves alone have requires_grad False.
         tensors: parameter name -> tensor of the gradient or of the change 'after minus before'.
         kind: 'gradient' or 'delta'.
         loss: name of the loss, or a callable.
@@ -47,7 +48,7 @@ class Observation:
         model_name: name or path of the model, for the record.
 
     Raises:
-        UpdateError: if a tensor is not finite, is missing undeclared, or belongs to no parameter.
+        UpdateError: if a tensor is not finite, is missing undeclared, or belongs to no parameter; or if kind or count is wrong.
         ShapeError: if a tensor does not have its parameter's shape.
     """
 
@@ -68,6 +69,10 @@ class Observation:
     model_name: str = ""
 
     def __post_init__(self) -> None:
+        if self.kind not in ("gradient", "delta"):
+            raise UpdateError(f"The observation's kind is {self.kind!r}; expected 'gradient' or 'delta'.")
+        if self.num_examples < 1:
+            raise UpdateError(f"The observation counts {self.num_examples} example(s); expected at least one.")
         parameters = dict(self.model.named_parameters())
         check_names(self.tensors, parameters, self.withheld)
         refuse_nonfinite(self.tensors, "update")

@@ -56,14 +56,13 @@ class ThreatModel:
             UpdateError, ShapeError: if update and model do not fit (see `Observation`).
         """
         frozen = copy.deepcopy(model).eval()
-        for parameter in frozen.parameters():
-            parameter.requires_grad_(False)
+        frozen.zero_grad(set_to_none=True)  # a gradient left on the client's module is not part of the update
         state = dict(frozen.named_parameters())
         tensors = {name: tensor.detach().clone() for name, tensor in update.tensors.items()}
         kind = update.kind
         if kind == "weights":
             check_names(tensors, state, update.withheld)
-            tensors = {name: tensor - state[name].to(tensor.dtype) for name, tensor in tensors.items()}
+            tensors = {name: tensor - state[name].detach().to(tensor.dtype) for name, tensor in tensors.items()}
             kind = "delta"
         seen = Observation(
             model=frozen,

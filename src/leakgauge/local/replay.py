@@ -78,6 +78,7 @@ def replay(
     order: Order | None = None,
     parameters: Mapping[str, Tensor] | None = None,
     buffers: Mapping[str, Tensor] | None = None,
+    trainable: Sequence[str] | None = None,
     graph: Graph = "autograd",
 ) -> Replayed:
     """Repeats local training from the received model; differentiable in `inputs`, `targets` and `parameters`.
@@ -94,13 +95,14 @@ def replay(
         order: indices per step and mini-batch (`draw_order`); None keeps the order of the batch.
         parameters: parameters at the start; the network's own by default.
         buffers: buffers at the start; the network's own by default.
+        trainable: names of the parameters that are trained; those that require a gradient by default.
         graph: 'autograd' keeps the graph for a derivative of the result; 'func' does so under torch.func transforms (vmap);
             'none' is cheaper and detached.
     """
     start = dict(network.parameters() if parameters is None else parameters)
     state = dict(network.buffers() if buffers is None else buffers)
     order = draw_order(training, len(targets)) if order is None else order
-    trainable = [name for name in network.trainable() if name in start]
+    trainable = network.trainable() if trainable is None else trainable
     optimiser = optimiser_for(training)
     weights, losses = dict(start), []
     for index, batches in enumerate(order):
@@ -166,7 +168,8 @@ def gradient(
     leaves = {
         name: tensor if keep and tensor.requires_grad else tensor.detach().requires_grad_() for name, tensor in chosen.items()
     }
-    result, after = value(leaves)
+    with torch.enable_grad():
+        result, after = value(leaves)
     parts = torch.autograd.grad(result, list(leaves.values()), create_graph=keep, allow_unused=True)
     found = {
         name: torch.zeros_like(leaf) if part is None else part

@@ -1,0 +1,122 @@
+"""The matching problem: objective, slope and residual of many candidates at once, as functions of flat vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from leakgauge.attacks.matching.distance import Distance
+from leakgauge.attacks.matching.priors import Context, GroupConsistency, Prior
+from leakgauge.attacks.matching.target import Target
+from leakgauge.core.callables import Loss
+from leakgauge.local.network import Tensors
+from leakgauge.local.replay import replay
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a search minimises over flat vectors: pixels first, then (where labels are open) N K label numbers.
+
+    Args:
+        target: what is matched.
+        loss: the client's loss.
+        distance: between the candidate's update and the target.
+        priors: penalties on the candidate.
+        group: pull between restarts, or None.
+        context: what priors may look at.
+        shape: (N, C, H, W) of a candidate.
+        labels: (N,) classes or (N, K) rows; None where they are optimised jointly.
+        classes: K, used where labels are optimised.
+        label_form: 'linear' (soft labels of sum 1, free otherwise) or 'softmax' (as Zhu et al. 2019).
+        chunk: candidates evaluated in one batch.
+    """
+
+    target: Target
+    loss: Loss
+    distance: Distance
+    priors: tuple[Prior, ...]
+    group: GroupConsistency | None
+    context: Context
+    shape: tuple[int, ...]
+    labels: Tensor | None
+    classes: int
+    label_form: str
+    chunk: int
+
+    @property
+    def pixels(self) -> int:
+        """Number of unknown input values."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def size(self) -> int:
+        """Number of unknowns."""
+        return self.pixels + (self.shape[0] * self.classes if self.labels is None else 0)
+
+    def split(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """A flat vector as inputs (N, *shape) and labels as the loss takes them."""
+        inputs = point[: self.pixels].reshape(self.shape)
+        if self.labels is not None:
+            return inputs, self.labels
+        rows = point[self.pixels :].reshape(self.shape[0], self.classes)
+        if self.label_form == "softmax":
+            return inputs, rows.softmax(1)
+        return inputs, rows - rows.mean(1, keepdim=True) + 1.0 / self.classes
+
+    def update(self, point: Tensor, graph: str = "autograd") -> Tensors:
+        """The update that a candidate would have caused."""
+        inputs, labels = self.split(point)
+        return replay(
+            self.target.network,
+            inputs,
+            labels,
+            loss=self.loss,
+            training=self.target.training,
+            parameters=self.target.parameters,
+            buffers=self.target.buffers,
+            trainable=tuple(self.target.tensors) if self.target.training.lr is None else None,
+            graph=graph,  # type: ignore[arg-type]
+        ).tensors
+
+    def value(self, point: Tensor, graph: str = "autograd") -> Tensor:
+        """The objective of one flat vector (D,)."""
+        total = self.distance(self.update(point, graph), self.target.tensors)
+        inputs, _ = self.split(point)
+        for prior in self.priors:
+            total = total + prior(inputs, self.context)
+        return total
+
+    def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Objectives (A,) and gradients (A, D) of A candidates: torch.func.vmap where there are several."""
+        values, slopes = [], []
+        for part in points.split(self.chunk):
+            leaf = part.detach().clone().requires_grad_()
+            with torch.enable_grad():
+                if len(leaf) == 1:
+                    found = self.value(leaf[0]).reshape(1)
+                else:
+                    found = torch.func.vmap(lambda point: self.value(point, "func"))(leaf)
+                if self.group is not None and len(points) > 1:
+                    found = found + self.group.pull(leaf[:, : self.pixels])
+                (slope,) = torch.autograd.grad(found.sum(), leaf)
+            values.append(found.detach())
+            slopes.append(slope)
+        return torch.cat(values), torch.cat(slopes)
+
+    def residual(self) -> Callable[[Tensor], Tensor] | None:
+        """The vector whose squared length is the objective, as a function of one flat vector; None where there is none."""
+        if self.priors or self.group is not None:
+            return None
+        probe = self.distance.residual(self.target.tensors, self.target.tensors)
+        if probe is None:
+            return None
+
+        def function(point: Tensor) -> Tensor:
+            vector = self.distance.residual(self.update(point, "func"), self.target.tensors)
+            assert vector is not None
+            return vector
+
+        return function

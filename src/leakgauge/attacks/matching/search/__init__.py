@@ -1,0 +1,1 @@
+"""Searches: L-BFGS and (signed) Adam, each for many restarts at once."""

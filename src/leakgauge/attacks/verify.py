@@ -1,0 +1,53 @@
+"""Does a reconstruction explain the update? Necessary for a certificate, never sufficient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from leakgauge.core.observation import Observation
+from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
+from leakgauge.errors import UnsupportedError
+
+ROUNDING = {"float64": 1e-10, "float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
+
+
+def relative_residual(found: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> float:
+    """||found - target|| / ||target|| over all tensors of the target, in float64."""
+    off = sum(float((found[name].double() - tensor.double()).square().sum()) for name, tensor in target.items())
+    size = sum(float(tensor.double().square().sum()) for tensor in target.values())
+    return float((off / max(size, 1e-300)) ** 0.5)
+
+
+def agrees(residual: float, seen: Observation, dtype: str) -> bool:
+    """Whether a relative residual is no more than rounding in the coarser of the client's and the attack's arithmetic."""
+    return residual <= max(ROUNDING[seen.training.dtype], ROUNDING[dtype])
+
+
+def has_signal(seen: Observation) -> bool:
+    """Whether any shared number differs from zero."""
+    return any(bool((tensor != 0).any()) for tensor in seen.tensors.values())
+
+
+def no_signal(seen: Observation, name: str, seconds: float) -> Reconstruction:
+    """The result for an update that is zero throughout: mid-grey pictures that claim nothing.
+
+    Raises:
+        UnsupportedError: if the observation has no ImageSpec.
+    """
+    if seen.spec is None:
+        raise UnsupportedError(f"{name} needs an ImageSpec; the observation has none.")
+    inputs = seen.spec.normalise(torch.full((seen.num_examples, *seen.spec.shape), 0.5))
+    return Reconstruction(
+        inputs=inputs,
+        labels=None,
+        outcome=Outcome.NO_GRADIENT_SIGNAL,
+        explains=False,
+        certified=unverified(len(inputs)),
+        confidence=torch.zeros(len(inputs)),
+        stats=Stats(cause="All shared tensors are zero; there is nothing to attack."),
+        seconds=seconds,
+        attack=name,
+    )

@@ -1,0 +1,1 @@
+"""Audits: cases, their records, and where they are kept."""

@@ -1,0 +1,28 @@
+"""Measures: how near a reconstruction comes to the private batch. They see the truth, so attacks never import them."""
+
+from leakgauge.measures.assign import assign
+from leakgauge.measures.identification import Identification, identification
+from leakgauge.measures.image import MSE, PSNR, SSIM, Measure, mse, psnr, ssim
+from leakgauge.measures.intervals import MedianInterval, median_interval
+from leakgauge.measures.perceptual import LPIPS, lpips
+from leakgauge.measures.score import Scores, score, score_tensor
+
+__all__ = [
+    "LPIPS",
+    "MSE",
+    "PSNR",
+    "SSIM",
+    "Identification",
+    "Measure",
+    "MedianInterval",
+    "Scores",
+    "assign",
+    "identification",
+    "lpips",
+    "median_interval",
+    "mse",
+    "psnr",
+    "score",
+    "score_tensor",
+    "ssim",
+]

@@ -1,0 +1,159 @@
+"""What the records support changing, and what they did not test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+
+from leakgauge.audit.record import Conditions, Record
+from leakgauge.report.words import (
+    NOT_FOUND,
+    NOT_FOUND_SENTENCE,
+    PARTLY,
+    REBUILT,
+    SEVERITY,
+    is_attack,
+    listed,
+    record_verdict,
+    sentence,
+)
+
+FOUND = (REBUILT, PARTLY)
+COST = "What this costs in accuracy is not measured here, and an attacker who adapts to it may do better."
+CHANGES = {
+    "defence": ("the defence '{new}'", COST),
+    "batch_size": (
+        "a batch of {new} instead of {old}",
+        "An attacker with good prior knowledge of the pictures may still do better.",
+    ),
+    "batch_norm": ("BatchNorm statistics that are not shared", "The rest of the update stays as informative as it was."),
+    "training": ("'{new}' instead of '{old}' as local training", "An attack that models these steps better may do better."),
+}
+IRRELEVANT = frozenset({"seeds", "versions", "knowledge", "device"})  # may differ between two records that are compared
+ATTACK_SIDE = frozenset({"labels", "budget"})
+
+
+def recommendations(records: Sequence[Record]) -> tuple[str, ...]:
+    """What to change, in sentences, and only as far as the records show a difference."""
+    attacks = [record for record in records if is_attack(record) and record.scores]
+    if not attacks:
+        return ("Nothing follows from these records about what to change: no attack was compared with an original.",)
+    advice = [*_from_series(attacks), *_from_contrasts(attacks)]
+    if advice:
+        return tuple(dict.fromkeys(advice))
+    if any(record_verdict(record) in FOUND for record in attacks):
+        return (
+            "None of these records shows a change that stopped the attack. Sweep a defence, such as noise on the update, "
+            "clipping or sharing fewer layers, and read this page again.",
+        )
+    return (f"These records ask for no change. That is all they say: {NOT_FOUND_SENTENCE}.",)
+
+
+def _from_series(records: Sequence[Record]) -> Iterator[str]:
+    for name in dict.fromkeys(record.series.name for record in records if record.series):
+        worst: dict[float, str] = {}
+        texts: dict[float, str] = {}
+        for record in records:
+            if record.series and record.series.name == name:
+                value, verdict = record.series.value, record_verdict(record)
+                worst[value] = max(worst.get(value, NOT_FOUND), verdict, key=lambda entry: SEVERITY[entry])
+                texts[value] = record.series.text
+        values = sorted(worst)
+        found = [value for value in values if worst[value] in FOUND]
+        if not found or len(values) < 2:
+            continue
+        if found[-1] < values[-1]:
+            safe, edge, span = values[values.index(found[-1]) + 1], found[-1], "from {} on"
+        elif found[0] > values[0]:
+            safe, edge, span = values[values.index(found[0]) - 1], found[0], "at {} and below"
+        else:
+            yield f"{sentence(name)[:-1]}: none of the tested strengths, up to {texts[values[-1]]}, stopped the attack."
+            continue
+        how = "rebuilt" if worst[edge] == REBUILT else "partly rebuilt"
+        yield (
+            f"{sentence(name)[:-1]}: at {texts[edge]} the picture was still {how}; {span.format(texts[safe])}, "
+            f"{NOT_FOUND_SENTENCE}. {COST}"
+        )
+
+
+def _from_contrasts(records: Sequence[Record]) -> Iterator[str]:
+    """Pairs of conditions that differ in one field, where the same attack found it in one and nothing did in the other."""
+    for name, (change, caveat) in CHANGES.items():
+        candidates = [record for record in records if not (name == "defence" and record.series)]
+        for old, new in _contrasts(candidates, name):
+            unknowns = ""
+            if name == "batch_size" and all(
+                not record.determinable for record in candidates if record.conditions.batch_size == new
+            ):
+                unknowns = " By the counting bound such a batch cannot be determined without a prior."
+            yield f"{sentence(change.format(old=old, new=new))[:-1]}: {NOT_FOUND_SENTENCE}.{unknowns} {caveat}"
+
+
+def _contrasts(records: Sequence[Record], name: str) -> Iterator[tuple[object, object]]:
+    found_anywhere = {
+        (_setting(record, name, IRRELEVANT | ATTACK_SIDE), _value(record, name)) for record in records if _found(record)
+    }
+    for old in records:
+        for new in records:
+            before, after = _value(old, name), _value(new, name)
+            same_attack = old.attack == new.attack and _setting(old, name, IRRELEVANT) == _setting(new, name, IRRELEVANT)
+            if not (same_attack and _found(old) and _is_change(name, before, after)):
+                continue
+            if (_setting(new, name, IRRELEVANT | ATTACK_SIDE), after) not in found_anywhere:
+                yield before, after
+
+
+def _is_change(name: str, before: object, after: object) -> bool:
+    if name == "defence":
+        return before == "none" and after != "none"
+    if name == "batch_size":
+        return isinstance(before, int) and isinstance(after, int) and after > before
+    if name == "batch_norm":
+        return (before, after) == ("statistics seen", "statistics not seen")
+    return before != after
+
+
+def _value(record: Record, name: str) -> object:
+    value: object = getattr(record.conditions, name)
+    return value
+
+
+def _setting(record: Record, without: str, ignored: frozenset[str]) -> tuple[object, ...]:
+    return tuple(getattr(record.conditions, item.name) for item in fields(Conditions) if item.name not in ignored | {without})
+
+
+def _found(record: Record) -> bool:
+    return record_verdict(record) in FOUND
+
+
+def untested(records: Sequence[Record]) -> tuple[str, ...]:
+    """What these records say nothing about, in phrases."""
+    attacks = [record for record in records if is_attack(record)]
+    conditions = [record.conditions for record in attacks]
+    threats = " ".join(item.threat for item in conditions).lower()
+    names = list(dict.fromkeys(record.attack for record in attacks))
+    gaps = [f"attacks other than {listed(names)}, or the same with more effort" if names else "any attack"]
+    if "malicious" not in threats and "active" not in threats:
+        gaps.append("a malicious server, which alters the model or the protocol so that it leaks more")
+    if "round" not in threats:
+        gaps.append("an attacker who combines what is shared in several rounds, or who works together with other clients")
+    gaps.append("other questions about the data: whether somebody is in it (membership) or what it has in common (properties)")
+    if all(len(item.shape) == 3 and min(item.shape[1:]) > 1 for item in conditions):
+        gaps.append("texts, tables and other data that are not pictures")
+    states = list(dict.fromkeys(item.model_state for item in conditions))
+    if len(states) == 1:
+        gaps.append(f"the model in another state than '{states[0]}', and other models")
+    sizes = sorted({item.batch_size for item in conditions})
+    if sizes:
+        gaps.append(f"batches of other sizes than {listed([str(size) for size in sizes])}, and other pictures than these")
+    if len({item.training for item in conditions}) == 1:
+        gaps.append(f"other local training than '{conditions[0].training}'")
+    if any(item.batch_norm == "statistics seen" for item in conditions) and not any(
+        item.batch_norm == "statistics not seen" for item in conditions
+    ):
+        gaps.append("the same attacks without sight of the BatchNorm statistics")
+    if all(item.defence == "none" for item in conditions):
+        gaps.append("any defence")
+    else:
+        gaps.append("attacks made for the defences that were used")
+    return tuple(gaps)

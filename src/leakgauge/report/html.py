@@ -1,0 +1,81 @@
+"""One self-contained HTML page for people: no outside address, no need for JavaScript, everything escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leakgauge.audit.record import Record
+from leakgauge.report import redaction, words
+from leakgauge.report.files import write_text
+from leakgauge.report.page import Page, build_page
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TITLE = "What could be rebuilt from what a client shares"
+INVISIBLE = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127, *range(8203, 8208), *range(8234, 8239), *range(8294, 8298)))
+
+
+def render_html(records: Sequence[Record], *, title: str = TITLE, redact: bool = False, date: str | None = None) -> str:
+    """The page as text.
+
+    Args:
+        records: what to report, in the order of the cards.
+        title: heading of the page.
+        redact: leave out originals and what comes near them (see `redaction`).
+        date: shown beneath the title where given; the page is the same bytes for the same arguments.
+    """
+    return render_page(build_page(records, redact), title=title, date=date)
+
+
+def render_page(page: Page, *, title: str = TITLE, date: str | None = None) -> str:
+    """A page that is already built, as text."""
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            summary=page.summary,
+            title=title,
+            date=date,
+            words=words,
+            redaction=redaction.EXPLANATION if page.redacted else "",
+        )
+    )
+
+
+def write_html(
+    records: Sequence[Record], path: str | Path, redact: bool = False, *, title: str = TITLE, date: str | None = None
+) -> None:
+    """Writes the page to a file.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
+    write_text(path, render_html(records, title=title, redact=redact, date=date))
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def visible(value: Any) -> Any:
+        """Drops control characters and those that turn the direction of text around."""
+        return value.translate(INVISIBLE) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=PackageLoader("leakgauge.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = Markup  # for our own SVG only; everything else is escaped
+    environment.filters["sentence"] = words.sentence
+    environment.filters["number"] = words.number
+    return environment

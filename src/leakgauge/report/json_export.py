@@ -1,0 +1,54 @@
+"""The report as strict JSON: the verdict, the records, and a list of every picture on the page with what it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from leakgauge.audit.folder import record_to_json
+from leakgauge.audit.record import Record
+from leakgauge.report.files import write_text
+from leakgauge.report.gallery import pictures_of
+from leakgauge.report.page import Page, build_page
+from leakgauge.report.words import example_verdict, record_verdict
+
+
+def to_json(records: Sequence[Record], redact: bool = False) -> dict[str, Any]:
+    """`{"verdict": ..., "records": [...]}` of the page that `render_html` would make.
+
+    Pictures themselves are not in it. Each list entry has the SHA-256 of the PNG file that the page shows; `verdict.pictures`
+    lists those of the first screen and of the sliders, each record's `pictures` those of its card.
+
+    Args:
+        records: what to report.
+        redact: leave out what a redacted page leaves out.
+    """
+    return page_to_json(build_page(records, redact))
+
+
+def page_to_json(page: Page) -> dict[str, Any]:
+    """A page that is already built, as strict JSON."""
+    verdict = page.summary.to_json()
+    if page.summary.worst is not None:
+        verdict["worst"]["key"] = page.records[page.summary.worst.record].key
+    verdict["redacted"] = page.redacted
+    verdict["pictures"] = [{"record": page.records[number - 1].key} | picture.to_json() for number, picture in page.repeated]
+    pictures = {card.number: [picture.to_json() for picture in pictures_of(card.examples)] for card in page.cards}
+    records = []
+    for number, record in enumerate(page.records, start=1):
+        entry = record_to_json(record)
+        for score, written in zip(record.scores, entry["scores"], strict=True):
+            written["verdict"] = example_verdict(record, score)
+        records.append(entry | {"verdict": record_verdict(record), "pictures": pictures.get(number, [])})
+    return {"verdict": verdict, "records": records}
+
+
+def write_json(records: Sequence[Record], path: str | Path, redact: bool = False) -> None:
+    """Writes `to_json` to a file.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
+    write_text(path, json.dumps(to_json(records, redact), indent=1, ensure_ascii=False, allow_nan=False) + "\n")

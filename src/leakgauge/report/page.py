@@ -1,0 +1,255 @@
+"""What a page holds, as values: cards, sliders and the first screen. The template and the JSON export read the same page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+
+from leakgauge.audit.record import Conditions, Record
+from leakgauge.report.figures import curve_svg, curve_text
+from leakgauge.report.gallery import ORIGINAL, RECONSTRUCTION, Detail, Example, Picture, examples_of, pictures_of
+from leakgauge.report.redaction import scrub_text, strip_pixels
+from leakgauge.report.summary import Summary, summarise
+from leakgauge.report.words import is_attack, record_verdict, seconds_in_words
+
+LIMIT = 4_600_000  # bytes, by estimate: a page stays below 5 MB
+LEVELS = (
+    Detail(frames=8, examples=8, pixels=512, cards=1000),
+    Detail(frames=4, examples=8, pixels=256, cards=1000),
+    Detail(frames=0, examples=8, pixels=224, cards=1000),
+    Detail(frames=0, examples=4, pixels=128, cards=1000),
+    Detail(frames=0, examples=2, pixels=96, cards=1000),
+    Detail(frames=0, examples=1, pixels=64, cards=300),
+    Detail(frames=0, examples=1, pixels=32, cards=100),
+)
+NAMES = {
+    "model": "Model",
+    "model_state": "State of the model",
+    "shape": "Size of one input",
+    "input_range": "Range of the inputs",
+    "batch_size": "Examples in the batch",
+    "training": "Local training",
+    "mode": "Mode of the client",
+    "batch_norm": "BatchNorm",
+    "labels": "Labels",
+    "defence": "Defence",
+    "dtype": "Arithmetic",
+    "threat": "Who attacks",
+    "knowledge": "Granted beyond the minimum",
+    "realistic": "Kind of figure",
+    "budget": "Budget",
+    "seeds": "Seeds",
+    "versions": "Versions",
+    "device": "Device",
+}
+REALISTIC, DIAGNOSTIC = "realistic", "diagnostic"
+KINDS = {
+    True: "realistic: no more than a real server has",
+    False: "diagnostic: the attacker was given more than a real server has",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One record on the page."""
+
+    number: int
+    record: Record
+    verdict: str
+    kind: str
+    psnr: float
+    examples: tuple[Example, ...]
+    curve: str
+    curve_text: str
+    conditions: tuple[tuple[str, str], ...]
+    seconds: str
+
+    @property
+    def sort_psnr(self) -> float:
+        """The best PSNR as a finite number, for sorting."""
+        return min(max(self.psnr, -1e9), 1e9)
+
+    @property
+    def sort_seconds(self) -> float:
+        """The time as a finite number, for sorting."""
+        return self.record.seconds if math.isfinite(self.record.seconds) else 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One strength of a sweep."""
+
+    text: str
+    card: Card
+    example: Example | None
+    picture: Picture | None
+    truth: Picture | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Records of one series, by strength; `truth` is the original where all share it."""
+
+    name: str
+    attack: str
+    steps: tuple[Step, ...]
+    truth: Picture | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that a page shows.
+
+    Args:
+        summary: the verdict in words.
+        cards: one per record, in the given order.
+        sweeps: one per series and attack.
+        worst: the card of the worst record, its example, and the pictures of the first screen.
+        shortened: what was left out to keep the page small, or ''.
+        redacted: whether originals and what comes near them are left out.
+        records: all records, cards or not; redacted where the page is.
+    """
+
+    summary: Summary
+    cards: tuple[Card, ...]
+    sweeps: tuple[Sweep, ...]
+    worst: tuple[Card, Example] | None
+    shortened: str
+    redacted: bool
+    records: tuple[Record, ...]
+
+    @property
+    def front(self) -> tuple[Picture, ...]:
+        """Original and reconstruction of the worst example, for the first screen."""
+        if self.worst is None:
+            return ()
+        return tuple(picture for picture in self.worst[1].pictures if picture.what in (ORIGINAL, RECONSTRUCTION))
+
+    @property
+    def repeated(self) -> tuple[tuple[int, Picture], ...]:
+        """Pictures that stand on the page outside the cards, each with the number of its record."""
+        front = [(self.worst[0].number, picture) for picture in self.front] if self.worst else []
+        for sweep in self.sweeps:
+            if sweep.truth:
+                front.append((sweep.steps[0].card.number, sweep.truth))
+            for step in sweep.steps:
+                own = step.truth if sweep.truth is None else None
+                front += [(step.card.number, picture) for picture in (own, step.picture) if picture]
+        return tuple((number, picture) for number, picture in front if picture.uri)
+
+    def size(self) -> int:
+        """Estimated bytes of the page."""
+        listed = chain.from_iterable(pictures_of(card.examples) for card in self.cards)
+        pictures = sum(len(picture.uri) + 400 for picture in chain(listed, (picture for _, picture in self.repeated)))
+        text = sum(len(card.curve) + 7000 + 900 * len(card.examples) for card in self.cards)
+        return 60_000 + pictures + text
+
+
+def build_page(records: Sequence[Record], redact: bool = False) -> Page:
+    """The page at the finest level of detail that stays below 5 MB."""
+    readable = scrub_text(records) if redact else list(records)
+    summary = summarise(readable)
+    shown = [strip_pixels(record) for record in readable] if redact else readable
+    page = _page(summary, shown, redact, LEVELS[0])
+    for level in LEVELS[1:]:
+        if page.size() <= LIMIT:
+            break
+        page = _page(summary, shown, redact, level)
+    return page
+
+
+def _page(summary: Summary, records: Sequence[Record], redacted: bool, detail: Detail) -> Page:
+    chosen = list(enumerate(records))
+    if len(chosen) > detail.cards:
+        leaked = sorted(chosen, key=lambda entry: _best(entry[1]), reverse=True)
+        chosen = sorted(leaked[: detail.cards], key=lambda entry: entry[0])
+    cards = tuple(_card(position + 1, record, detail, redacted) for position, record in chosen)
+    worst = None
+    if summary.worst is not None:
+        card = next((card for card in cards if summary.worst.record == card.number - 1), None)
+        wanted = summary.worst.score.index + 1
+        example = next((example for example in card.examples if example.number == wanted), None) if card else None
+        worst = (card, example) if card and example else None
+    return Page(summary, cards, _sweeps(cards), worst, _shortened(records, detail), redacted, tuple(records))
+
+
+def _card(number: int, record: Record, detail: Detail, redacted: bool) -> Card:
+    return Card(
+        number=number,
+        record=record,
+        verdict=record_verdict(record),
+        kind=REALISTIC if record.conditions.realistic else DIAGNOSTIC,
+        psnr=_best(record),
+        examples=examples_of(record, detail, redacted),
+        curve=curve_svg(record, f"curve-{number}"),
+        curve_text=curve_text(record),
+        conditions=condition_rows(record.conditions),
+        seconds=seconds_in_words(record.seconds),
+    )
+
+
+def condition_rows(conditions: Conditions) -> tuple[tuple[str, str], ...]:
+    """Every condition, named and written in words."""
+    rows = []
+    for item in fields(Conditions):
+        value = getattr(conditions, item.name)
+        if item.name == "shape":
+            text = " x ".join(str(side) for side in value)
+        elif item.name == "realistic":
+            text = KINDS[bool(value)]
+        elif isinstance(value, dict):
+            text = ", ".join(f"{key} {entry}" for key, entry in value.items()) or "none"
+        elif isinstance(value, tuple):
+            text = ", ".join(str(entry) for entry in value) or "nothing"
+        else:
+            text = str(value)
+        rows.append((NAMES[item.name], text))
+    return tuple(rows)
+
+
+def _sweeps(cards: Sequence[Card]) -> tuple[Sweep, ...]:
+    groups: dict[tuple[str, str, str], list[Card]] = {}
+    for card in cards:
+        if card.record.series and is_attack(card.record):
+            key = (card.record.series.name, card.record.attack, card.record.conditions.model)
+            groups.setdefault(key, []).append(card)
+    return tuple(_sweep(name, attack, members) for (name, attack, _), members in groups.items() if len(members) > 1)
+
+
+def _sweep(name: str, attack: str, cards: list[Card]) -> Sweep:
+    """The example shown is the one that leaked most anywhere in the sweep."""
+    ordered = sorted(cards, key=lambda card: (card.record.series.value if card.record.series else 0.0, card.number))
+    leaked = max((card for card in ordered), key=lambda card: card.psnr).record.worst
+    wanted = leaked.index + 1 if leaked else 1
+    steps = tuple(_step(card, wanted) for card in ordered)
+    truths = [step.truth for step in steps]
+    shared = truths[0] if truths[0] and all(truth and truth.uri == truths[0].uri for truth in truths) else None
+    return Sweep(name, attack, steps, shared)
+
+
+def _step(card: Card, wanted: int) -> Step:
+    example = next((example for example in card.examples if example.number == wanted), None)
+    pictures = {picture.what: picture for picture in example.pictures} if example else {}
+    text = card.record.series.text if card.record.series else ""
+    return Step(text, card, example, pictures.get(RECONSTRUCTION), pictures.get(ORIGINAL))
+
+
+def _best(record: Record) -> float:
+    values = [score.psnr for score in record.scores if not math.isnan(score.psnr)]
+    return max(values, default=-math.inf)
+
+
+def _shortened(records: Sequence[Record], detail: Detail) -> str:
+    """What was left out to keep the page below 5 MB, in a sentence."""
+    finest, parts = LEVELS[0], []
+    if detail.frames < finest.frames:
+        parts.append(f"filmstrips have at most {detail.frames} pictures" if detail.frames else "filmstrips are left out")
+    if detail.pixels < finest.pixels:
+        parts.append(f"pictures larger than {detail.pixels} pixels are averaged down")
+    if any(len(record.scores) > detail.examples for record in records):
+        parts.append(f"at most {detail.examples} examples per record have pictures, those that leaked most")
+    if len(records) > detail.cards:
+        parts.append(f"only the {detail.cards} records that leaked most have a card of their own")
+    return f"To keep this page small, {'; '.join(parts)}." if parts else ""

@@ -1,0 +1,67 @@
+"""The records as a table in the terminal, and the verdict in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from leakgauge.audit.record import Record
+from leakgauge.report.by_attack import median
+from leakgauge.report.summary import summarise
+from leakgauge.report.words import decibels, record_verdict, similarity
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+STYLES = {"rebuilt": "bold red", "partly": "yellow", "not found": "blue"}
+
+
+def records_table(records: Sequence[Record]) -> Table:
+    """One line per record: attack, verdict, outcome, scores, control and labels."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title="Records", title_justify="left", caption="PSNR: the example that leaked most, and the median", caption_justify="left", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
+    table.add_column("record", overflow="fold", min_width=20)
+    table.add_column("verdict", overflow="fold", min_width=9, max_width=12)
+    for heading in ("worst", "median", "SSIM", "control", "labels\nright"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for record in records:
+        verdict, worst = record_verdict(record), record.worst
+        control = [score.psnr for score in record.control.scores] if record.control else []
+        defence = "" if record.conditions.defence == "none" else f", {record.conditions.defence}"
+        table.add_row(
+            Text(record.title).append(f"\n{record.attack}{defence}", style="dim"),
+            Text(verdict, style=STYLES.get(verdict, "")).append(f"\n{record.outcome.lower().replace('_', ' ')}", style="dim"),
+            decibels(worst.psnr) if worst else "-",
+            decibels(median([score.psnr for score in record.scores])) if record.scores else "-",
+            similarity(max(score.ssim for score in record.scores)) if record.scores else "-",
+            decibels(median(control)) if control else "-",
+            _labels(record),
+        )
+    return table
+
+
+def verdict_lines(records: Sequence[Record]) -> list[str]:
+    """The verdict in sentences, as on the page."""
+    return list(summarise(records).sentences())
+
+
+def print_report(records: Sequence[Record], console: Console | None = None) -> None:
+    """Prints table and verdict."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console()
+    console.print(records_table(records))
+    for line in verdict_lines(records):
+        console.print(Text(line), soft_wrap=False)
+
+
+def _labels(record: Record) -> str:
+    compared = [score for score in record.scores if score.label is not None and score.label_guess is not None]
+    return f"{sum(score.label == score.label_guess for score in compared)}/{len(compared)}" if compared else "-"
