@@ -42,7 +42,7 @@ lint: $(STAMP) ## check style, types and import contracts
 	@$(BIN)/lint-imports --no-logo
 
 docs: $(STAMP) ## build the documentation into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation is in site/index.html"
 
 bench: $(STAMP) ## measure speed against reference loops

@@ -50,6 +50,7 @@ _WHERE = {
     "load_data": "leakgauge.data",
     "load_model": "leakgauge.models",
     "pack": "leakgauge.core.pack",
+    "protocol_from_toml": "leakgauge.core.protocol_file",
     "recover_labels": "leakgauge.attacks.labels.recover",
     "rng": "leakgauge.randomness",
     "score": "leakgauge.measures.score",

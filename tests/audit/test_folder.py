@@ -82,7 +82,12 @@ def assert_same(one: Record, other: Record) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"pictures": None}, {"scores": (), "control": None, "series": None}, {"curve": (), "notes": (), "frame_evaluations": ()}],
+    [
+        {},
+        {"pictures": None},
+        {"scores": (), "control": None, "series": None},
+        {"curve": (), "notes": (), "frame_evaluations": ()},
+    ],
 )
 def test_a_saved_record_loads_back_equal(tmp_path: Path, changes: dict[str, Any]) -> None:
     record = make(**changes)

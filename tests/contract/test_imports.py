@@ -35,9 +35,9 @@ PLANTED = {
 
 def lint_imports(source: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs import-linter with the project's configuration on the package below `source`."""
+    run = "from importlinter.cli import lint_imports_command as run; run()"
     return subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"]
-        + ["--config", str(CONFIGURATION), "--no-cache", "--no-logo"],
+        [sys.executable, "-c", run, "--config", str(CONFIGURATION), "--no-cache", "--no-logo"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(source)},
         capture_output=True,

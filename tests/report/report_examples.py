@@ -72,7 +72,11 @@ def record(key: str, truth: Tensor, guess: Tensor, *, frames: int = 0, swap: boo
     places = list(range(len(truth)))
     assigned = places[::-1] if swap else places
     grey = torch.full_like(truth, 0.5)
-    steps = [torch.lerp(torch.full_like(guess, 0.5), guess, share) for share in torch.linspace(0, 1, frames).tolist()] if frames else []
+    steps = (
+        [torch.lerp(torch.full_like(guess, 0.5), guess, share) for share in torch.linspace(0, 1, frames).tolist()]
+        if frames
+        else []
+    )
     settings: dict[str, Any] = {
         "title": f"Record {key}",
         "attack": "dlg",
@@ -107,7 +111,9 @@ def four_pictures() -> Record:
     """Guesses in another order than the truth: exact, rebuilt, partly, not found."""
     truth = torch.stack([scene(seed) for seed in (2, 3, 4, 5)])
     guess = torch.stack([noisy(truth[i], std, i) if std else truth[i] for i, std in enumerate((0.0, 0.02, 0.07, 0.6))])
-    return record("four", truth, guess, frames=3, swap=True, title="Batch of four", attack="inverting-gradients", certified=1, explains=True)
+    return record(
+        "four", truth, guess, frames=3, swap=True, title="Batch of four", attack="inverting-gradients", certified=1, explains=True
+    )
 
 
 def undeterminable() -> Record:
@@ -144,7 +150,9 @@ def sweep() -> list[Record]:
 def without_truth() -> Record:
     guess = torch.stack([scene(20, channels=1), scene(21, channels=1)])
     blind = record("blind", guess, guess, frames=3, title="Update from a file", attack="recursive", explains=True, certified=2)
-    return replace(blind, scores=(), control=None, pictures=Pictures(guess, None, None, blind.pictures.frames if blind.pictures else None))
+    return replace(
+        blind, scores=(), control=None, pictures=Pictures(guess, None, None, blind.pictures.frames if blind.pictures else None)
+    )
 
 
 def control() -> Record:
@@ -154,7 +162,9 @@ def control() -> Record:
 
 def hostile() -> Record:
     truth = scene(30)[None]
-    one = record("hostile", truth, noisy(truth, 0.3), title=HOSTILE, notes=(HOSTILE,), cause=HOSTILE, attack=HOSTILE, bound=HOSTILE)
+    one = record(
+        "hostile", truth, noisy(truth, 0.3), title=HOSTILE, notes=(HOSTILE,), cause=HOSTILE, attack=HOSTILE, bound=HOSTILE
+    )
     return replace(
         one,
         scores=(replace(one.scores[0], name=HOSTILE),),

@@ -35,7 +35,9 @@ GOLDEN = Path(__file__).with_name("summary.txt")  # to refresh: read what the fa
 
 def found(error: float, seed: int = 1, count: int = 1, **changes: object) -> Record:
     truth = scene(seed)[None].repeat(count, 1, 1, 1)
-    return record(f"r{error:g}-{seed}".replace(".", "-"), truth, noisy(truth, error), conditions=conditions(batch_size=count, **changes))
+    return record(
+        f"r{error:g}-{seed}".replace(".", "-"), truth, noisy(truth, error), conditions=conditions(batch_size=count, **changes)
+    )
 
 
 def test_golden_text_of_a_fixed_set_of_records() -> None:
@@ -52,7 +54,10 @@ def test_counts_are_of_different_pictures_and_ignore_controls() -> None:
 
 def test_nothing_found_reads_exactly_like_this() -> None:
     summary = summarise([found(0.6)])
-    assert summary.headline == "Not found: these attacks, with this knowledge and effort, did not find it; this is no proof of safety."
+    assert (
+        summary.headline
+        == "Not found: these attacks, with this knowledge and effort, did not find it; this is no proof of safety."
+    )
     assert summary.verdict == "not found"
     assert NOT_FOUND_SENTENCE in summary.change[0]
 
@@ -118,7 +123,9 @@ def test_a_sweep_downwards_is_understood() -> None:
         ({}, {"count": 8}, "A batch of 8 instead of 1: "),
     ],
 )
-def test_a_change_is_advised_only_if_the_same_attack_fails_with_it(weak: dict[str, object], strong: dict[str, object], words: str) -> None:
+def test_a_change_is_advised_only_if_the_same_attack_fails_with_it(
+    weak: dict[str, object], strong: dict[str, object], words: str
+) -> None:
     (advice,) = recommendations([found(0.01, **weak), found(0.6, **strong)])  # type: ignore[arg-type]
     assert advice.startswith(words)
     assert NOT_FOUND_SENTENCE in advice
@@ -141,9 +148,19 @@ def test_two_differences_at_once_are_no_evidence() -> None:
 
 def test_what_was_not_tested_follows_the_records() -> None:
     plain = " | ".join(untested([found(0.01)]))
-    for words in ("other than dlg", "malicious server", "several rounds", "membership", "not pictures", "any defence", "'untrained'"):
+    for words in (
+        "other than dlg",
+        "malicious server",
+        "several rounds",
+        "membership",
+        "not pictures",
+        "any defence",
+        "'untrained'",
+    ):
         assert words in plain
-    covered = untested([found(0.01, threat="malicious server over many rounds"), found(0.6, defence="noise", model_state="trained")])
+    covered = untested(
+        [found(0.01, threat="malicious server over many rounds"), found(0.6, defence="noise", model_state="trained")]
+    )
     text = " | ".join(covered)
     assert "a malicious server" not in text
     assert "several rounds" not in text

@@ -69,9 +69,7 @@ def score_tensor(batch: Batch, inputs: Tensor, labels: Tensor | None = None, *, 
         MissingExtraError: if LPIPS is asked for and not installed.
     """
     if batch.spec is None or not isinstance(batch.inputs, Tensor):
-        raise OptionError(
-            "The batch has no ImageSpec, so the range of its values is not known; give Batch(spec=ImageSpec(...))."
-        )
+        raise OptionError("The batch has no ImageSpec, so the range of its values is not known; give Batch(spec=ImageSpec(...)).")
     if labels is not None and len(labels) != len(inputs):
         raise ShapeError(f"The reconstruction has {len(inputs)} inputs and {len(labels)} labels; expected as many of both.")
     wanted, found = (batch.spec.denormalise(tensor.detach().to("cpu", torch.float64)) for tensor in (batch.inputs, inputs))

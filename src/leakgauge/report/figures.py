@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from functools import lru_cache
 from typing import Any
 
 from leakgauge.audit.record import Record
@@ -40,11 +41,16 @@ def curve_svg(record: Record, prefix: str) -> str:
         prefix: put before every id, so that several figures share one page.
     """
     points = finite_curve(record)
-    if len(points) < 2:
-        return ""
+    return _inline(_drawn(tuple(points)), prefix, curve_text(record)) if len(points) > 1 else ""
+
+
+@lru_cache(maxsize=1024)
+def _drawn(points: tuple[tuple[int, float], ...]) -> str:
+    """The figure as matplotlib writes it."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     settings: dict[Any, Any] = {
         "svg.hashsalt": "leakgauge",
@@ -58,16 +64,18 @@ def curve_svg(record: Record, prefix: str) -> str:
         "ytick.color": INK,
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(6.4, 2.6), layout="tight")
+        figure = Figure(figsize=(6.4, 2.6))
         FigureCanvasSVG(figure)
         figure.patch.set_visible(False)
-        axes = figure.add_subplot()
+        axes = figure.add_axes((0.13, 0.2, 0.84, 0.75))
         axes.patch.set_visible(False)
         evaluations, objectives = zip(*points, strict=True)
         axes.plot(evaluations, objectives, color=LINE, linewidth=2)
         positive = min(objectives) > 0
         if positive:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(numticks=6))
+            axes.yaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
         axes.set_xlabel("gradient evaluations")
         axes.set_ylabel("objective (log scale)" if positive else "objective")
@@ -75,7 +83,7 @@ def curve_svg(record: Record, prefix: str) -> str:
         axes.grid(axis="y", color=INK, alpha=0.2)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(out.getvalue(), prefix, curve_text(record))
+    return out.getvalue()
 
 
 def _inline(svg: str, prefix: str, label: str) -> str:

@@ -22,12 +22,14 @@ class Detail:
         frames: pictures in a filmstrip at most.
         examples: private examples with pictures per record at most; those that leaked most come first.
         pixels: longer side of a picture at most.
+        rows: private examples with scores per record at most.
         cards: records with a card of their own at most.
     """
 
     frames: int
     examples: int
     pixels: int
+    rows: int
     cards: int
 
 
@@ -83,14 +85,15 @@ class Example:
 
 
 def examples_of(record: Record, detail: Detail, redacted: bool) -> tuple[Example, ...]:
-    """All examples of a record in the order of the batch, with pictures for as many as `detail` allows."""
+    """The examples of a record in the order of the batch, as many and with pictures for as many as `detail` allows."""
     pictures = record.pictures
     if not record.scores:
         blind = len(pictures.guess) if pictures is not None else 0
         return tuple(_blind(record, index, detail, redacted) for index in range(blind))
     leaked = sorted(record.scores, key=lambda score: -math.inf if math.isnan(score.psnr) else score.psnr, reverse=True)
     shown = {score.index for score in leaked[: detail.examples]}
-    return tuple(_scored(record, score, detail, redacted, score.index in shown) for score in record.scores)
+    kept = {score.index for score in leaked[: detail.rows]}
+    return tuple(_scored(record, score, detail, redacted, score.index in shown) for score in record.scores if score.index in kept)
 
 
 def _scored(record: Record, score: ExampleScore, detail: Detail, redacted: bool, shown: bool) -> Example:

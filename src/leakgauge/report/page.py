@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import chain
 
 from leakgauge.audit.record import Conditions, Record
 from leakgauge.report.figures import curve_svg, curve_text
@@ -16,13 +15,13 @@ from leakgauge.report.words import is_attack, record_verdict, seconds_in_words
 
 LIMIT = 4_600_000  # bytes, by estimate: a page stays below 5 MB
 LEVELS = (
-    Detail(frames=8, examples=8, pixels=512, cards=1000),
-    Detail(frames=4, examples=8, pixels=256, cards=1000),
-    Detail(frames=0, examples=8, pixels=224, cards=1000),
-    Detail(frames=0, examples=4, pixels=128, cards=1000),
-    Detail(frames=0, examples=2, pixels=96, cards=1000),
-    Detail(frames=0, examples=1, pixels=64, cards=300),
-    Detail(frames=0, examples=1, pixels=32, cards=100),
+    Detail(frames=8, examples=8, pixels=512, rows=100000, cards=1000),
+    Detail(frames=4, examples=8, pixels=256, rows=100000, cards=1000),
+    Detail(frames=0, examples=8, pixels=224, rows=100000, cards=1000),
+    Detail(frames=0, examples=4, pixels=128, rows=1000, cards=1000),
+    Detail(frames=0, examples=2, pixels=96, rows=200, cards=1000),
+    Detail(frames=0, examples=1, pixels=64, rows=64, cards=300),
+    Detail(frames=0, examples=1, pixels=32, rows=16, cards=60),
 )
 NAMES = {
     "model": "Model",
@@ -65,6 +64,16 @@ class Card:
     curve_text: str
     conditions: tuple[tuple[str, str], ...]
     seconds: str
+
+    def size(self) -> int:
+        """Estimated bytes on the page."""
+        pictures = sum(len(picture.uri) + 400 for picture in pictures_of(self.examples))
+        return pictures + len(self.curve) + 7000 + 900 * len(self.examples)
+
+    @property
+    def further(self) -> int:
+        """How many examples have no line on the page, to keep it small."""
+        return max(0, len(self.record.scores) - len(self.examples))
 
     @property
     def sort_psnr(self) -> float:
@@ -141,10 +150,8 @@ class Page:
 
     def size(self) -> int:
         """Estimated bytes of the page."""
-        listed = chain.from_iterable(pictures_of(card.examples) for card in self.cards)
-        pictures = sum(len(picture.uri) + 400 for picture in chain(listed, (picture for _, picture in self.repeated)))
-        text = sum(len(card.curve) + 7000 + 900 * len(card.examples) for card in self.cards)
-        return 60_000 + pictures + text
+        repeated = sum(len(picture.uri) + 400 for _, picture in self.repeated)
+        return 60_000 + repeated + sum(card.size() for card in self.cards)
 
 
 def build_page(records: Sequence[Record], redact: bool = False) -> Page:
@@ -152,27 +159,34 @@ def build_page(records: Sequence[Record], redact: bool = False) -> Page:
     readable = scrub_text(records) if redact else list(records)
     summary = summarise(readable)
     shown = [strip_pixels(record) for record in readable] if redact else readable
-    page = _page(summary, shown, redact, LEVELS[0])
-    for level in LEVELS[1:]:
-        if page.size() <= LIMIT:
-            break
+    for level in LEVELS:
         page = _page(summary, shown, redact, level)
-    return page
+        if page is not None:
+            return page
+    raise AssertionError("the coarsest level of detail always makes a page")
 
 
-def _page(summary: Summary, records: Sequence[Record], redacted: bool, detail: Detail) -> Page:
+def _page(summary: Summary, records: Sequence[Record], redacted: bool, detail: Detail) -> Page | None:
+    """The page at one level of detail, or None as soon as it grows too large."""
     chosen = list(enumerate(records))
     if len(chosen) > detail.cards:
         leaked = sorted(chosen, key=lambda entry: _best(entry[1]), reverse=True)
         chosen = sorted(leaked[: detail.cards], key=lambda entry: entry[0])
-    cards = tuple(_card(position + 1, record, detail, redacted) for position, record in chosen)
+    cards: list[Card] = []
+    size = 0
+    for position, record in chosen:
+        cards.append(_card(position + 1, record, detail, redacted))
+        size += cards[-1].size()
+        if size > LIMIT and detail is not LEVELS[-1]:
+            return None
     worst = None
     if summary.worst is not None:
         card = next((card for card in cards if summary.worst.record == card.number - 1), None)
         wanted = summary.worst.score.index + 1
         example = next((example for example in card.examples if example.number == wanted), None) if card else None
         worst = (card, example) if card and example else None
-    return Page(summary, cards, _sweeps(cards), worst, _shortened(records, detail), redacted, tuple(records))
+    page = Page(summary, tuple(cards), _sweeps(cards), worst, _shortened(records, detail), redacted, tuple(records))
+    return page if page.size() <= LIMIT or detail is LEVELS[-1] else None
 
 
 def _card(number: int, record: Record, detail: Detail, redacted: bool) -> Card:

@@ -211,7 +211,9 @@ def _found(
         lines.append(f"{count(certified, 'reconstruction')} {was} certified by the attack itself, without the original.")
     unsure = sum(not record.determinable for record in records)
     if unsure:
-        lines.append(f"In {count(unsure, 'record')} the shared update cannot determine the batch without a prior, by counting unknowns.")
+        lines.append(
+            f"In {count(unsure, 'record')} the shared update cannot determine the batch without a prior, by counting unknowns."
+        )
     blind = sum(not record.scores for record in records)
     if blind:
         lines.append(f"In {count(blind, 'record')} no original was given; only the attack's own verdict is known there.")

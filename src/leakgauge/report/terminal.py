@@ -24,7 +24,12 @@ def records_table(records: Sequence[Record]) -> Table:
     from rich.text import Text
 
     table = Table(
-        title="Records", title_justify="left", caption="PSNR: the example that leaked most, and the median", caption_justify="left", box=SIMPLE, padding=(0, 1, 0, 0)
+        title="Records",
+        title_justify="left",
+        caption="PSNR: the example that leaked most, and the median",
+        caption_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("record", overflow="fold", min_width=20)
     table.add_column("verdict", overflow="fold", min_width=9, max_width=12)

@@ -59,7 +59,7 @@ class GradientMatching(Attack):
     labels: str = "auto"
     restarts: int = 2
     evaluations: tuple[int, int, int] = (10_000, 40_000, 160_000)
-    search_share: float = 0.06
+    search_share: float = 0.03
     tolerance: float = 1e-12
     mode: str = "eval"
     box: bool = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakgauge.attacks.matching.distance import Distance
+from leakgauge.attacks.matching.distance import Distance, SquaredL2
 from leakgauge.attacks.matching.priors import Context, GroupConsistency, Prior
 from leakgauge.attacks.matching.target import Target
 from leakgauge.core.callables import Loss
@@ -107,16 +107,35 @@ class Problem:
         return torch.cat(values), torch.cat(slopes)
 
     def residual(self) -> Callable[[Tensor], Tensor] | None:
-        """The vector whose squared length is the objective, as a function of one flat vector; None where there is none."""
+        """The vector whose squared length is the objective, as a function of one flat vector; None where there is none.
+
+        The weight gradient of a linear layer with a bias is projected on the N left singular directions of the observed one:
+        it has no others, and the bias gradient still holds the candidate's deviations from them.
+        """
         if self.priors or self.group is not None:
             return None
-        probe = self.distance.residual(self.target.tensors, self.target.tensors)
-        if probe is None:
+        if self.distance.residual(self.target.tensors, self.target.tensors) is None:
             return None
+        bases = _bases(self.target.tensors, self.shape[0]) if isinstance(self.distance, SquaredL2) else {}
+
+        def project(tensors: Tensors) -> Tensors:
+            return {name: bases[name].T @ tensor if name in bases else tensor for name, tensor in tensors.items()}
+
+        target = project(self.target.tensors)
 
         def function(point: Tensor) -> Tensor:
-            vector = self.distance.residual(self.update(point, "func"), self.target.tensors)
+            vector = self.distance.residual(project(self.update(point, "func")), target)
             assert vector is not None
             return vector
 
         return function
+
+
+def _bases(target: Tensors, count: int) -> Tensors:
+    """Left singular vectors (h, N) of each weight matrix (h, d) with more than N rows whose bias gradient is shared."""
+    bases = {}
+    for name, tensor in target.items():
+        bias = target.get(name.removesuffix("weight") + "bias")
+        if name.endswith("weight") and tensor.ndim == 2 and bias is not None and len(tensor) > count:
+            bases[name] = torch.linalg.svd(tensor, full_matrices=False).U[:, :count]
+    return bases

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 JVP_COST = 0.25  # a batched forward-mode product costs about this share of a gradient evaluation (benchmarks/RESULTS.md)
+EXACT_BELOW = 1e-4  # damping under which float32 products would drown the smallest eigenvalues
+CHORDS = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class GaussNewton:
     iterations: int = 12
     unknowns: int = 4096
     numbers: int = 400_000_000
-    chunk: int = 128
+    chunk: int = 512
 
     def applies(self, unknowns: int, equations: int) -> bool:
         """Whether the Jacobian is small enough."""
@@ -80,35 +82,57 @@ class LevenbergMarquardt:
         self.damping = max(min(self.value, 1.0), 1e-12)
 
     def step(self) -> Step | None:
-        """One iteration, or None when the clock ran out in the middle of it."""
+        """One Jacobian and all that can be had from it; None when the clock ran out in the middle."""
         jacobian = self._jacobian()
         if jacobian is None:
             return None
         cost = JVP_COST * len(self.point)
-        gram = _gram(jacobian)
+        exact = self.damping < EXACT_BELOW
+        gram = _gram(jacobian, exact)
         slope = (jacobian @ self.vector).double()
         mean = float(gram.diagonal().mean())
-        for _ in range(6):
+        for _ in range(8):
             damped = gram.clone()
             damped.diagonal().add_((self.damping + 1e-13) * mean)
             factor, failed = torch.linalg.cholesky_ex(damped)
             if int(failed) != 0:
-                self.damping *= 10
+                if not exact:
+                    gram, exact = _gram(jacobian, True), True
+                else:
+                    self.damping *= 10
                 continue
             move = -torch.cholesky_solve(slope[:, None], factor)[:, 0]
-            point = (self.point.double() + move).to(self.point)
-            with torch.no_grad():
-                vector = self.residual(point)
-            value = float(vector.double().square().sum())
+            value, vector, point = self._at(move)
             cost += 1
             predicted = self.value - float((self.vector + move.to(jacobian) @ jacobian).double().square().sum())
             if value < self.value:
                 gain = (self.value - value) / max(predicted, 1e-300)
                 self.damping *= 0.1 if gain > 0.75 else (0.5 if gain > 0.25 else 2.0)
                 self.point, self.vector, self.value = point, vector, value
-                return Step(point, value, cost, moved=True)
-            self.damping *= 4
+                del gram, damped, jacobian
+                cost += self._chords(factor)
+                return Step(self.point, self.value, cost, moved=True)
+            self.damping *= 5
         return Step(self.point, self.value, cost, moved=False)
+
+    def _at(self, move: Tensor) -> tuple[float, Tensor, Tensor]:
+        point = (self.point.double() + move).to(self.point)
+        with torch.no_grad():
+            vector = self.residual(point)
+        return float(vector.double().square().sum()), vector, point
+
+    def _chords(self, factor: Tensor) -> int:
+        """Further steps with the same factor and fresh slopes, as long as each at least halves the value; returns their cost."""
+        for count in range(CHORDS):
+            _, pull = torch.func.vjp(self.residual, self.point)
+            (slope,) = pull(self.vector)
+            value, vector, point = self._at(-torch.cholesky_solve(slope.double()[:, None], factor)[:, 0])
+            before = self.value
+            if value < before:
+                self.point, self.vector, self.value = point, vector, value
+            if not value < 0.5 * before:
+                return count + 1
+        return CHORDS
 
     def _jacobian(self) -> Tensor | None:
         """(D, m): row i is the derivative of the residual in unknown i."""
@@ -126,14 +150,15 @@ class LevenbergMarquardt:
         return torch.cat(rows)
 
 
-def _gram(rows: Tensor, blocks: int = 4) -> Tensor:
-    """rows @ rows^T in float64 from products in the rows' own arithmetic, each pair of blocks once."""
+def _gram(rows: Tensor, exact: bool, blocks: int = 8) -> Tensor:
+    """rows @ rows^T in float64, each pair of blocks once; `exact` also multiplies in float64."""
     size = len(rows)
     edges = [size * index // blocks for index in range(blocks + 1)]
     gram = torch.empty(size, size, dtype=torch.float64, device=rows.device)
     for index in range(blocks):
         first, last = edges[index], edges[index + 1]
-        part = (rows[first:] @ rows[first:last].T).double()
+        left, right = rows[first:], rows[first:last]
+        part = left.double() @ right.double().T if exact else (left @ right.T).double()
         gram[first:, first:last] = part
         gram[first:last, first:] = part.T
     return gram

@@ -1,0 +1,1 @@
+"""Benchmarks: figures that issues and docs quote, each made by one command."""
