@@ -3,7 +3,76 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leakgauge.attacks.base import Attack as Attack
+    from leakgauge.attacks.base import Limits as Limits
+    from leakgauge.attacks.labels.recover import recover_labels as recover_labels
+    from leakgauge.attacks.matching.distance import (
+        L1 as L1,
+    )
+    from leakgauge.attacks.matching.distance import (
+        Cosine as Cosine,
+    )
+    from leakgauge.attacks.matching.distance import (
+        Kept as Kept,
+    )
+    from leakgauge.attacks.matching.distance import (
+        LayerWeighted as LayerWeighted,
+    )
+    from leakgauge.attacks.matching.distance import (
+        SquaredL2 as SquaredL2,
+    )
+    from leakgauge.attacks.matching.matching import GradientMatching as GradientMatching
+    from leakgauge.attacks.matching.priors import (
+        BatchNormPrior as BatchNormPrior,
+    )
+    from leakgauge.attacks.matching.priors import (
+        Box as Box,
+    )
+    from leakgauge.attacks.matching.priors import (
+        GroupConsistency as GroupConsistency,
+    )
+    from leakgauge.attacks.matching.priors import (
+        L2Norm as L2Norm,
+    )
+    from leakgauge.attacks.matching.priors import (
+        TotalVariation as TotalVariation,
+    )
+    from leakgauge.attacks.matching.search.adam import Adam as Adam
+    from leakgauge.attacks.matching.search.gauss_newton import GaussNewton as GaussNewton
+    from leakgauge.attacks.matching.search.lbfgs import LBFGS as LBFGS
+    from leakgauge.attacks.matching.starts import Given as Given
+    from leakgauge.attacks.matching.starts import Grey as Grey
+    from leakgauge.attacks.matching.starts import Noise as Noise
+    from leakgauge.attacks.matching.starts import Uniform as Uniform
+    from leakgauge.attacks.run import attack as attack
+    from leakgauge.chain.counting import counting_bound as counting_bound
+    from leakgauge.core.observation import Knowledge as Knowledge
+    from leakgauge.core.observation import Observation as Observation
+    from leakgauge.core.pack import pack as pack
+    from leakgauge.core.protocol_file import protocol_from_toml as protocol_from_toml
+    from leakgauge.core.reconstruction import Outcome as Outcome
+    from leakgauge.core.reconstruction import Reconstruction as Reconstruction
+    from leakgauge.core.spec import ImageSpec as ImageSpec
+    from leakgauge.core.threat import ThreatModel as ThreatModel
+    from leakgauge.core.training import LocalTraining as LocalTraining
+    from leakgauge.core.update import Update as Update
+    from leakgauge.data import load_data as load_data
+    from leakgauge.defences.compression import HalfPrecision as HalfPrecision
+    from leakgauge.defences.compression import Prune as Prune
+    from leakgauge.defences.noise import GaussianNoise as GaussianNoise
+    from leakgauge.defences.noise import LaplacianNoise as LaplacianNoise
+    from leakgauge.errors import LeakgaugeError as LeakgaugeError
+    from leakgauge.federated.client import Client as Client
+    from leakgauge.federated.validate import validate as validate
+    from leakgauge.measures.identification import identification as identification
+    from leakgauge.measures.score import score as score
+    from leakgauge.models import load_model as load_model
+    from leakgauge.randomness import rng as rng
+    from leakgauge.registry import catalogue as catalogue
+    from leakgauge.truth.batch import Batch as Batch
 
 __version__ = "0.1.0"
 
@@ -57,7 +126,55 @@ _WHERE = {
     "validate": "leakgauge.federated.validate",
 }
 
-__all__ = sorted(_WHERE)
+__all__ = [
+    "L1",
+    "LBFGS",
+    "Adam",
+    "Attack",
+    "Batch",
+    "BatchNormPrior",
+    "Box",
+    "Client",
+    "Cosine",
+    "GaussNewton",
+    "GaussianNoise",
+    "Given",
+    "GradientMatching",
+    "Grey",
+    "GroupConsistency",
+    "HalfPrecision",
+    "ImageSpec",
+    "Kept",
+    "Knowledge",
+    "L2Norm",
+    "LaplacianNoise",
+    "LayerWeighted",
+    "LeakgaugeError",
+    "Limits",
+    "LocalTraining",
+    "Noise",
+    "Observation",
+    "Outcome",
+    "Prune",
+    "Reconstruction",
+    "SquaredL2",
+    "ThreatModel",
+    "TotalVariation",
+    "Uniform",
+    "Update",
+    "attack",
+    "catalogue",
+    "counting_bound",
+    "identification",
+    "load_data",
+    "load_model",
+    "pack",
+    "protocol_from_toml",
+    "recover_labels",
+    "rng",
+    "score",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -132,7 +132,8 @@ def test_options_change_the_network():
     assert sum(isinstance(module, nn.Tanh) for module in model) == 2
     assert model.conv2.out_channels == 24
     assert model.linear.in_features == 24 * 16 * 16
-    assert load_model("mu-cnn:init=default").conv1.weight.abs().max() < 0.2
+    assert load_model("mu-cnn").conv1.weight.abs().max() < 0.2
+    assert load_model("mu-cnn:init=uniform").conv1.weight.abs().max() > 0.4
     assert load_model("mlp:activation=leaky-relu,slope=0.3").activation1.negative_slope == 0.3
     assert [m.out_features for m in load_model("mlp:hidden=7-5", 2) if isinstance(m, nn.Linear)] == [7, 5, 2]
 

@@ -27,8 +27,9 @@ CONTRAST = """() => {
     return "rgb(255, 255, 255)";
   };
   let worst = [100, ""];
-  for (const element of document.querySelectorAll("p, li, h1, h2, h3, h4, a, td, th, dt, dd, caption, figcaption, summary, label, legend, .badge, .tag, .empty, code")) {
-    if (!element.checkVisibility() || !element.textContent.trim()) continue;
+  for (const element of document.querySelectorAll("main *, header *, footer *")) {
+    const text = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!text || !element.checkVisibility() || element.closest("svg")) continue;
     const pair = [light(getComputedStyle(element).color), light(behind(element))].sort((a, b) => b - a);
     const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
     if (ratio < worst[0]) worst = [ratio, element.className + " " + element.textContent.slice(0, 40)];

@@ -250,7 +250,7 @@ def test_the_terminal_shows_the_table_and_the_verdict(records: list[Record]) -> 
     out = io.StringIO()
     print_report(records, Console(file=out, width=100))
     text = re.sub(r"\s+", " ", out.getvalue())
-    for words in ("exact", "4/4", "not found", summarise(records).headline, "no original given"):
+    for words in ("exact", "4/4", "not found", summarise(records).headline, "no original"):
         assert words in text
     narrow = io.StringIO()
     print_report([hostile()], Console(file=narrow, width=60))

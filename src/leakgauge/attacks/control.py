@@ -88,7 +88,9 @@ def control_pixels(spec: ImageSpec, rule: str = "best", public: Tensor | None = 
     return pictures[chosen]
 
 
-@described(needs="nothing but the shape; public pictures make it stronger", source="audit practice; Huang et al. 2021, Balle et al. 2022")
+@described(
+    needs="nothing but the shape; public pictures make it stronger", source="audit practice; Huang et al. 2021, Balle et al. 2022"
+)
 def control(rule: str = "best", public: Tensor | None = None) -> ControlGuess:
     """No attack: the best guess by a fixed rule that never looks at the update."""
     return ControlGuess(rule=rule, public=public)

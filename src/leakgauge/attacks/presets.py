@@ -129,7 +129,7 @@ def mu_2022(
     refine: bool = True,
     history: int = 100,
     mode: str = "eval",
-    dtype: str = "float32",
+    dtype: str = "float64",
 ) -> GradientMatching:
     """Mu 2022: labels from the gradient, then pixels by matching, from fully connected to convolutional networks."""
     return GradientMatching(
@@ -143,4 +143,3 @@ def mu_2022(
         dtype=dtype,
         name="mu-2022",
     )
-

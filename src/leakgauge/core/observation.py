@@ -86,9 +86,7 @@ class Observation:
         save_observation(self, path, include_state=include_state)
 
     @staticmethod
-    def load(
-        path: str | Path, model: nn.Module, weights: str | Path | None = None, loss: Loss | None = None
-    ) -> Observation:
+    def load(path: str | Path, model: nn.Module, weights: str | Path | None = None, loss: Loss | None = None) -> Observation:
         """Reads a saved observation; see `leakgauge.core.files.load_observation`."""
         from leakgauge.core.files import load_observation
 

@@ -35,7 +35,7 @@ class Network:
         self.mode = mode
         self._seen: dict[str, Tensors] = {}
         for name, layer in batch_norm_layers(self.module).items():
-            layer.forward = MethodType(_pure_batch_norm(name, self._seen), layer)  # type: ignore[assignment]
+            layer.forward = MethodType(_pure_batch_norm(name, self._seen), layer)  # type: ignore[method-assign]
 
     def parameters(self) -> Tensors:
         """The module's own parameters by name, detached."""

@@ -55,7 +55,7 @@ def draw_order(training: LocalTraining, num_examples: int, generator: torch.Gene
     def epoch() -> list[Tensor]:
         shuffled = training.shuffle and generator is not None
         order = torch.randperm(num_examples, generator=generator) if shuffled else torch.arange(num_examples)
-        batches = list(order.split(size))
+        batches = list(torch.split(order, size))
         return batches[:-1] if training.drop_last and len(batches[-1]) < size else batches
 
     wanted = training.steps_for(num_examples)
@@ -172,8 +172,7 @@ def gradient(
         result, after = value(leaves)
     parts = torch.autograd.grad(result, list(leaves.values()), create_graph=keep, allow_unused=True)
     found = {
-        name: torch.zeros_like(leaf) if part is None else part
-        for (name, leaf), part in zip(leaves.items(), parts, strict=True)
+        name: torch.zeros_like(leaf) if part is None else part for (name, leaf), part in zip(leaves.items(), parts, strict=True)
     }
     if not keep:
         after, result = {name: tensor.detach() for name, tensor in after.items()}, result.detach()

@@ -64,7 +64,7 @@ class MuCNN(Network):
     activation: str = activation_option("sigmoid")
     slope: float = slope_option(0.01)
     convolutions: int = option(3, "how many convolutions", ("1", "2", "3"))
-    init: str = option("uniform", "U(-0.5, 0.5) as in DLG, or PyTorch's own", INITS)
+    init: str = option("default", "PyTorch's own weights, or U(-0.5, 0.5) as in DLG, which saturates wide networks", INITS)
 
     def build(self, num_classes: int, input_shape: Shape) -> nn.Module:
         """See `conv_classifier`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import fields
 
 from leakgauge.audit.record import Conditions, Record
@@ -93,14 +93,17 @@ def _contrasts(records: Sequence[Record], name: str) -> Iterator[tuple[object, o
     found_anywhere = {
         (_setting(record, name, IRRELEVANT | ATTACK_SIDE), _value(record, name)) for record in records if _found(record)
     }
-    for old in records:
-        for new in records:
-            before, after = _value(old, name), _value(new, name)
-            same_attack = old.attack == new.attack and _setting(old, name, IRRELEVANT) == _setting(new, name, IRRELEVANT)
-            if not (same_attack and _found(old) and _is_change(name, before, after)):
-                continue
-            if (_setting(new, name, IRRELEVANT | ATTACK_SIDE), after) not in found_anywhere:
-                yield before, after
+    groups: dict[Hashable, list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.attack, _setting(record, name, IRRELEVANT)), []).append(record)
+    for members in groups.values():
+        tried = dict.fromkeys(_value(record, name) for record in members)
+        found = dict.fromkeys(_value(record, name) for record in members if _found(record))
+        setting = _setting(members[0], name, IRRELEVANT | ATTACK_SIDE)
+        for old in found:
+            for new in tried:
+                if _is_change(name, old, new) and (setting, new) not in found_anywhere:
+                    yield old, new
 
 
 def _is_change(name: str, before: object, after: object) -> bool:

@@ -6,10 +6,10 @@ import base64
 import hashlib
 import io
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 DIFFERENCE_GAIN = 4
 PREFIX = "data:image/png;base64,"
@@ -21,13 +21,13 @@ def png_bytes(picture: Tensor) -> bytes:
     Args:
         picture: (C, H, W) in [0, 1]; one channel is grey, three are colour, any other number is averaged to grey.
     """
-    pixels = picture.detach().to("cpu", torch.float64).nan_to_num(0.0).clamp(0, 1)
+    pixels = np.clip(np.nan_to_num(picture.detach().cpu().double().numpy()), 0, 1)
     if pixels.shape[0] not in (1, 3):
-        pixels = pixels.mean(dim=0, keepdim=True)
-    levels = (pixels * 255).round().to(torch.uint8)
-    array = levels[0].numpy() if levels.shape[0] == 1 else levels.permute(1, 2, 0).contiguous().numpy()
+        pixels = pixels.mean(axis=0, keepdims=True)
+    levels = np.rint(pixels * 255).astype(np.uint8)
+    array = levels[0] if levels.shape[0] == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
     out = io.BytesIO()
-    Image.fromarray(array).save(out, format="PNG", compress_level=9)
+    Image.fromarray(array).save(out, format="PNG", compress_level=6)
     return out.getvalue()
 
 
@@ -53,7 +53,9 @@ def shrunk(picture: Tensor, largest: int) -> Tensor:
         return picture
     scale = largest / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return functional.interpolate(picture.detach().cpu().double()[None], size=size, mode="area")[0]
+    channels = picture.detach().cpu().float().numpy()
+    small = [Image.fromarray(channel).resize(size[::-1], Image.Resampling.BOX) for channel in channels]
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in small]))
 
 
 def is_picture(candidate: Tensor) -> bool:

@@ -79,9 +79,11 @@ class Batch:
             raise DataError(f"{path} cannot be read as a safetensors file with the truth ({error}).") from error
         if not isinstance(manifest, dict) or "labels" not in tensors:
             raise DataError(f"{path} holds no saved batch; expected a file that `capture` or `Batch.save` wrote.")
-        inputs: Inputs = tensors["inputs"] if "inputs" in tensors else {
-            name.removeprefix("inputs/"): tensor for name, tensor in tensors.items() if name.startswith("inputs/")
-        }
+        inputs: Inputs = (
+            tensors["inputs"]
+            if "inputs" in tensors
+            else {name.removeprefix("inputs/"): tensor for name, tensor in tensors.items() if name.startswith("inputs/")}
+        )
         spec = spec_from_json(manifest["spec"]) if manifest.get("spec") else None
         return Batch(inputs, tensors["labels"], spec, tuple(manifest.get("names", ())))
 

@@ -86,7 +86,8 @@ class LinearLayer(Attack):
         usable = bias.abs() > 1e-7 * bias.abs().max()
         rows = weight[usable] / bias[usable, None]
         close = torch.cdist(rows, rows) <= self.agreement * rows.norm(dim=1, keepdim=True)
-        support, found = close.sum(1), []
+        support = close.sum(1)
+        found: list[Tensor] = []
         free = torch.ones(len(rows), dtype=torch.bool)
         for index in support.argsort(descending=True).tolist():
             if support[index] < 2 or len(found) == seen.num_examples:

@@ -137,7 +137,7 @@ def _by_sign(seen: Observation, layer: LastLayer) -> RecoveredLabels:
         scores, why = layer.bias, "one example, cross-entropy, a bias in the last layer: the rule is exact."
     else:
         assert layer.weight is not None
-        # Row c is (p_c - 1[c = y]) times the features: the true row opposes all others, so it has the most negative inner products.
+        # Row c is (p_c - 1[c = y]) times the features: the true row opposes all others (most negative inner products).
         gram = layer.weight @ layer.weight.T
         scores, why = gram.sum(1) - gram.diagonal(), "one example, cross-entropy, no bias: exact for three classes or more."
     return _found(scores.argmin().reshape(1), len(scores), "sign", True, why)
@@ -149,7 +149,8 @@ def _by_minimum(seen: Observation, layer: LastLayer) -> RecoveredLabels:
     lowest = layer.weight.amin(1)
     if seen.num_examples > len(lowest):
         raise UnsupportedError(
-            f"The minimum rule names each class at most once; the batch has {seen.num_examples} examples of {len(lowest)} classes."
+            "The minimum rule names each class at most once; "
+            f"the batch has {seen.num_examples} examples of {len(lowest)} classes."
         )
     found = lowest.argsort()[: seen.num_examples]
     return _found(found, len(lowest), "minimum", False, "no class occurs twice, and last features are not negative.")

@@ -74,7 +74,7 @@ class LayerWeighted(Distance):
         decay: weight of a tensor relative to the next one towards the output, > 0; 1 weighs all alike.
     """
 
-    distance: Distance = SquaredL2()  # noqa: RUF009 - frozen
+    distance: Distance = SquaredL2()
     decay: float = 1.0
 
     def __call__(self, found: Tensors, target: Tensors) -> Tensor:
@@ -106,7 +106,7 @@ class Kept(Distance):
         distance: applied to the kept entries; the others count as equal.
     """
 
-    distance: Distance = SquaredL2()  # noqa: RUF009 - frozen
+    distance: Distance = SquaredL2()
 
     def __call__(self, found: Tensors, target: Tensors) -> Tensor:
         return self.distance({name: found[name] * (tensor != 0) for name, tensor in target.items()}, target)

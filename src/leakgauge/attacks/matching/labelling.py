@@ -48,7 +48,9 @@ def settle_labels(seen: Observation, mode: str) -> Labelling:
         if seen.loss not in ("cross_entropy", "mse"):
             raise UnsupportedError("Labels can be optimised with the pixels only for the losses cross_entropy and mse.")
         form = "linear" if mode == "joint" else "softmax"
-        return Labelling(None, classes_of(seen), form, "optimised jointly", "Soft labels were optimised together with the pixels.")
+        return Labelling(
+            None, classes_of(seen), form, "optimised jointly", "Soft labels were optimised together with the pixels."
+        )
     found = recover_labels(seen)
     return Labelling(found.labels, 0, "", "recovered", f"Labels were recovered by the rule {found.rule!r}: {found.conditions}")
 

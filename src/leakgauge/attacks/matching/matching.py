@@ -58,8 +58,8 @@ class GradientMatching(Attack):
     refine: GaussNewton | None = field(default_factory=GaussNewton)
     labels: str = "auto"
     restarts: int = 2
-    evaluations: tuple[int, int, int] = (10_000, 40_000, 160_000)
-    search_share: float = 0.03
+    evaluations: tuple[int, int, int] = (16_000, 48_000, 160_000)
+    search_share: float = 0.02
     tolerance: float = 1e-12
     mode: str = "eval"
     box: bool = False
@@ -98,9 +98,9 @@ class GradientMatching(Attack):
             notes += refine(problem, trail, settings, limits, total, self.tolerance)
         if not problem.target.exact_order:
             notes.append("The client shuffles its mini-batches; the attack replays them in the order of its candidate.")
-        if self.mode != "observed" and self.mode != seen.training.mode:
+        if self.mode not in ("observed", seen.training.mode):
             notes.append(f"The attack assumes a client in {self.mode} mode; the protocol says {seen.training.mode} mode.")
-        return conclude(self, seen, problem, trail, start, labelling, limits, tuple(note for note in notes if note))
+        return conclude(self, seen, problem, trail, start, limits, tuple(note for note in notes if note))
 
     def _problem(self, seen: Observation, labelling: Labelling, limits: Limits) -> Problem:
         assert seen.spec is not None

@@ -92,7 +92,7 @@ class Problem:
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Objectives (A,) and gradients (A, D) of A candidates: torch.func.vmap where there are several."""
         values, slopes = [], []
-        for part in points.split(self.chunk):
+        for part in torch.split(points, self.chunk):
             leaf = part.detach().clone().requires_grad_()
             with torch.enable_grad():
                 if len(leaf) == 1:

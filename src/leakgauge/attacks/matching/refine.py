@@ -11,9 +11,7 @@ from leakgauge.core.reconstruction import Outcome
 ENOUGH = 1e-9  # a stalled iteration at this relative squared residual has reached rounding; above it the next restart is tried
 
 
-def refine(
-    problem: Problem, trail: Trail, settings: GaussNewton, limits: Limits, total: int, tolerance: float
-) -> list[str]:
+def refine(problem: Problem, trail: Trail, settings: GaussNewton, limits: Limits, total: int, tolerance: float) -> list[str]:
     """Refines restarts in the order of their objectives until one is done; extends `trail` and returns notes."""
     residual = problem.residual()
     assert residual is not None

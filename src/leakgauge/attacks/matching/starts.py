@@ -85,7 +85,5 @@ class Mixed(Start):
     starts: tuple[Start, ...]
 
     def draw(self, shape: tuple[int, ...], spec: ImageSpec | None, generator: torch.Generator) -> Tensor:
-        rows = [
-            self.starts[index % len(self.starts)].draw((1, *shape[1:]), spec, generator) for index in range(shape[0])
-        ]
+        rows = [self.starts[index % len(self.starts)].draw((1, *shape[1:]), spec, generator) for index in range(shape[0])]
         return torch.cat(rows)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from leakgauge.attacks.base import Limits
 from leakgauge.attacks.matching.driver import Trail
-from leakgauge.attacks.matching.labelling import Labelling
 from leakgauge.attacks.matching.problem import Problem
 from leakgauge.attacks.verify import agrees, relative_residual
 from leakgauge.chain.counting import counting_bound_of
@@ -29,7 +28,6 @@ def conclude(
     problem: Problem,
     trail: Trail,
     start: Tensor,
-    labelling: Labelling,
     limits: Limits,
     notes: tuple[str, ...],
 ) -> Reconstruction:

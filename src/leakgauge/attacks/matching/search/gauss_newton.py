@@ -124,8 +124,9 @@ class LevenbergMarquardt:
     def _chords(self, factor: Tensor) -> int:
         """Further steps with the same factor and fresh slopes, as long as each at least halves the value; returns their cost."""
         for count in range(CHORDS):
-            _, pull = torch.func.vjp(self.residual, self.point)
-            (slope,) = pull(self.vector)
+            leaf = self.point.detach().requires_grad_()
+            with torch.enable_grad():
+                (slope,) = torch.autograd.grad(self.residual(leaf), leaf, self.vector)
             value, vector, point = self._at(-torch.cholesky_solve(slope.double()[:, None], factor)[:, 0])
             before = self.value
             if value < before:

@@ -149,7 +149,8 @@ class LBFGSState(SearchState):
         weights_s = (outer * used)[:, back].to(slope)
         weights_y = (-gamma[:, None] * inner * used)[:, back].to(slope)
         combined = (weights_s.unsqueeze(1) @ moves + weights_y.unsqueeze(1) @ turns).squeeze(1)
-        return gamma[:, None].to(slope) * slope + combined
+        direction: Tensor = gamma[:, None].to(slope) * slope + combined
+        return direction
 
     def _fallback_scale(self, cross: Tensor, gram: Tensor) -> Tensor:
         """gamma from the newest useful pair, where the newest slot holds a neutral one."""

@@ -1,0 +1,234 @@
+"""`leakgauge attack`: any attack on a saved observation."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leakgauge.cli.options import Classes, Json, ModelOption, ModelSeed, Seed, Weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from leakgauge.attacks.base import Progress
+    from leakgauge.audit.record import Record
+    from leakgauge.core.observation import Observation
+    from leakgauge.core.reconstruction import Reconstruction
+    from leakgauge.truth import Batch
+
+RECONSTRUCTION = "reconstruction.safetensors"
+
+
+def attack_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The observation.", show_default=False)],
+    model: ModelOption,
+    attack: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="NAME[:k=v,..]",
+            help="The attack and its options; see `leakgauge list attacks`.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where record and reconstruction go.", show_default=False)],
+    weights: Weights = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The private batch, to score the result; no attack sees it.", show_default=False),
+    ] = None,
+    seed: Seed = 0,
+    budget: Annotated[str, typer.Option(help="fast, paper, max or a number of gradient evaluations.")] = "fast",
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds, after which the best so far is kept.", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    classes: Classes = None,
+    model_seed: ModelSeed = 0,
+    model_state: Annotated[
+        str | None, typer.Option(help="State of the model in words, for the record.", show_default=False)
+    ] = None,
+    title: Annotated[str, typer.Option(help="Title of the record.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Attack a saved observation; prints what is known beforehand, then what came of it."""
+    from leakgauge.attacks.base import Limits, resolve_device
+    from leakgauge.audit.case import attack_call
+    from leakgauge.audit.folder import save_record
+    from leakgauge.audit.making import bound_of, record_of
+    from leakgauge.cli.expected import expected_seconds
+    from leakgauge.cli.networks import observation_and_model, state_in_words
+    from leakgauge.cli.places import output_folder
+    from leakgauge.registry import make
+    from leakgauge.truth import Batch
+
+    name, options = attack_call(attack)
+    chosen = make("attacks", name, **options)
+    Limits(budget, time_limit)
+    where = resolve_device(device)
+    folder = output_folder(out)
+    seen, fresh = observation_and_model(file, model, weights=weights, classes=classes, seed=model_seed)
+    batch = Batch.load(truth) if truth else None
+    _check_truth(seen, batch, truth)
+    bound = bound_of(seen)
+    expected = expected_seconds(seen, name, options, chosen, budget, where)
+    _before(bound.verdict if bound else "", expected, time_limit, as_json)
+    guess = _run(seen, name, options, seed, budget, time_limit, where, planned=_planned(chosen, budget), quiet=as_json)
+    record = record_of(
+        seen,
+        guess,
+        batch,
+        model=model,
+        model_state=state_in_words(model, fresh, seen.model, model_state),
+        budget=budget,
+        seeds={"attack": seed},
+        title=title or f"{attack} on {file.rpartition('/')[2]}",
+        reproduce=_again(file, model, attack, weights, truth, seed, budget, time_limit, classes, model_seed, out),
+        device=where.partition(":")[0],
+        identity=(file.rpartition("/")[2], attack),
+    )
+    save_reconstruction(guess, folder / RECONSTRUCTION)
+    save_record(record, folder)
+    _after(record, folder, expected, as_json)
+
+
+def _run(
+    seen: Observation,
+    name: str,
+    options: dict[str, Any],
+    seed: int,
+    budget: str | int,
+    time_limit: float | None,
+    device: str,
+    *,
+    planned: int | None,
+    quiet: bool,
+) -> Reconstruction:
+    """The attack under a progress line; Ctrl-C ends it with the best so far."""
+    from leakgauge.attacks.run import attack
+    from leakgauge.cli.progress import Bar, interruptible
+
+    with interruptible("Stopping; the best so far is kept.") as cancelled, Bar(name, quiet) as bar:
+
+        def tell(progress: Progress) -> None:
+            total = max(planned or progress.planned, progress.evaluations, 1)
+            share = progress.evaluations / total
+            if time_limit is not None:
+                share = max(share, progress.seconds / time_limit)
+            bar.show(share, f"objective {progress.objective:.2e}")
+
+        return attack(
+            seen,
+            name,
+            seed=seed,
+            budget=budget,
+            time_limit=time_limit,
+            device=device,
+            cancelled=cancelled,
+            progress=tell,
+            **options,
+        )
+
+
+def _planned(chosen: object, budget: str | int) -> int | None:
+    from leakgauge.cli.expected import planned_evaluations
+
+    return planned_evaluations(chosen, budget)
+
+
+def _check_truth(seen: Observation, batch: Batch | None, path: str | None) -> None:
+    from leakgauge.errors import ShapeError
+
+    if batch is not None and seen.spec is not None and batch.spec is not None and batch.spec.shape != seen.spec.shape:
+        raise ShapeError(
+            f"The truth in {path} has inputs of shape {batch.spec.shape}; the observation has {seen.spec.shape}. "
+            "Is it the right file?"
+        )
+
+
+def save_reconstruction(guess: Reconstruction, path: Path) -> None:
+    """Inputs in model space, labels, certificates and confidence as one safetensors file; the same bytes for the same result."""
+    import json
+
+    from safetensors.torch import save_file
+
+    tensors = {"inputs": guess.inputs, "certified": guess.certified, "confidence": guess.confidence}
+    if guess.labels is not None:
+        tensors["labels"] = guess.labels
+    facts = {"format": 1, "attack": guess.attack, "outcome": guess.outcome.name, "explains": guess.explains}
+    ready = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    save_file(ready, str(path), metadata={"leakgauge-reconstruction": json.dumps(facts)})
+
+
+def _before(bound: str, expected: float | None, time_limit: float | None, as_json: bool) -> None:
+    from leakgauge.cli.console import duration, remark, say
+
+    tell = remark if as_json else say
+    if bound:
+        tell(bound)
+    if expected is None:
+        tell("Expected time: not known for this attack.")
+        return
+    limited = time_limit is not None and time_limit < expected
+    seconds = time_limit if time_limit is not None and limited else expected
+    tell(
+        f"Expected time: {duration(seconds)}"
+        + (", by the time limit." if limited else " at most; less where it converges early.")
+    )
+
+
+def _after(record: Record, folder: Path, expected: float | None, as_json: bool) -> None:
+    from leakgauge.audit.folder import record_to_json
+    from leakgauge.cli.console import print_json, result_console, say
+
+    places = {"out": str(folder), "reconstruction": str(folder / RECONSTRUCTION)}
+    if as_json:
+        print_json(record_to_json(record) | places | {"expected_seconds": expected, "time": time.strftime("%Y-%m-%dT%H:%M:%S")})
+        return
+    from leakgauge.report.terminal import records_table
+
+    result_console().print(records_table([record]))
+    say(f"{record.outcome}: {record.outcome_text}")
+    if record.cause:
+        say(record.cause)
+    say(
+        f"Explains the update: {'yes' if record.explains else 'no'}; certified: {record.certified}; "
+        f"{record.evaluations} evaluations in {record.seconds:.1f} s."
+    )
+    if not record.scores:
+        say("No truth was given (--truth FILE), so nobody can say here how near this is to the original.")
+    say(f"Record and reconstruction: {folder}")
+    say(f"For a page: leakgauge report {folder} --html {folder / 'report.html'}")
+
+
+def _again(
+    file: str,
+    model: str,
+    attack: str,
+    weights: str | None,
+    truth: str | None,
+    seed: int,
+    budget: str,
+    time_limit: float | None,
+    classes: int | None,
+    model_seed: int,
+    out: str,
+) -> str:
+    import shlex
+
+    words = ["leakgauge", "attack", file, "--model", model, "--with", attack]
+    for option, value, default in (
+        ("--weights", weights, None),
+        ("--classes", classes, None),
+        ("--model-seed", model_seed, 0),
+        ("--seed", seed, 0),
+        ("--budget", budget, "fast"),
+        ("--time-limit", time_limit, None),
+        ("--truth", truth, None),
+        ("--out", out, None),
+    ):
+        if value != default:
+            words += [option, str(value)]
+    return shlex.join(words)

@@ -1,0 +1,82 @@
+"""What `leakgauge demo` plays: a table of cases, each with the share of the work that it is known to take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from leakgauge.audit.case import Case
+from leakgauge.audit.record import Series
+from leakgauge.core.threat import ThreatModel
+
+NOISE = "Noise on the shared gradient"
+NOISE_LEVELS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+NOISE_LEVELS_QUICK = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+EIGHT = "demo:cat,retina,astronaut,coffee,rocket,faces?indices=0-7&size=32&channels=3"
+DIAGNOSTIC = ThreatModel.honest_but_curious(labels=True)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A case, and about how many seconds of one core it takes, for the order and the progress line."""
+
+    case: Case
+    seconds: float
+
+
+# Columns: title, model, data, attack, budget, about how many seconds.
+Row = tuple[str, str, str, str, str | int, float]
+FULL: tuple[Row, ...] = (
+    ("A photograph of a cat from one gradient", "lenet-dlg", "demo:cat?size=32", "idlg", "fast", 10),
+    ("A face from one gradient", "lenet-dlg", "demo:face?size=32&channels=3", "idlg", "fast", 10),
+    ("A retina from one gradient, label and pixels together", "lenet-dlg", "demo:retina?size=32", "dlg", "fast", 14),
+    ("A portrait by division: the first layer is linear", "mlp", "demo:astronaut?size=64", "linear-layer", "fast", 1),
+    ("The cat again, by a search that stops early", "lenet-dlg", "demo:cat?size=32", "inverting-gradients", 600, 3),
+    ("Two pictures in one batch", "lenet-dlg", "demo:cat,retina?size=16", "idlg", "fast", 7),
+    ("Four faces in one batch, labels read from the update", "lenet-dlg", "demo:faces?indices=0-3&size=16", "idlg", 3000, 8),
+    ("Eight pictures in one batch: more unknowns than equations", "lenet-dlg", EIGHT, "dlg", 300, 8),
+)
+QUICK: tuple[Row, ...] = (
+    ("A photograph of a cat from one gradient", "lenet-dlg", "demo:cat?size=16", "idlg", 1000, 4),
+    ("A face from one gradient", "lenet-dlg", "demo:face?size=16&channels=3", "idlg", 1000, 4),
+    ("A retina from one gradient, label and pixels together", "lenet-dlg", "demo:retina?size=16", "dlg", "fast", 5),
+    ("A portrait by division: the first layer is linear", "mlp", "demo:astronaut?size=64", "linear-layer", "fast", 1),
+    ("Eight pictures in one batch: more unknowns than equations", "lenet-dlg", EIGHT, "dlg", 60, 2),
+)
+
+
+def planned_cases(quick: bool, seed: int) -> tuple[Planned, ...]:
+    """All cases in the order of the report, the same for the same arguments."""
+    rows, levels = (QUICK, NOISE_LEVELS_QUICK) if quick else (FULL, NOISE_LEVELS)
+    cases = [_planned(row, seed) for row in rows]
+    if not quick:
+        two = next(index for index, row in enumerate(FULL) if row[0].startswith("Two"))
+        cases.insert(two + 1, _with_labels(cases[two]))
+    cases[0] = replace(cases[0], case=replace(cases[0].case, series=Series(NOISE, 0.0, "no noise")))
+    return (*cases, *_noisy(cases[0], levels, 800 if quick else 3000))
+
+
+def _planned(row: Row, seed: int) -> Planned:
+    title, model, data, attack, budget, seconds = row
+    case = Case(model, data, attack, title=title, budget=budget, seed=seed, attack_seed=seed, model_seed=seed)
+    return Planned(case, seconds)
+
+
+def _with_labels(planned: Planned) -> Planned:
+    """The same case with the labels granted, which makes it a diagnostic figure."""
+    case = replace(planned.case, threat=DIAGNOSTIC, title=f"{planned.case.title}, labels granted", attack="dlg:labels=known")
+    return replace(planned, case=case)
+
+
+def _noisy(planned: Planned, levels: tuple[float, ...], budget: int) -> Iterator[Planned]:
+    """The same picture and attack behind growing noise: the strongest negative result of the demo."""
+    for std in levels:
+        text = f"standard deviation {std:g}"
+        case = replace(
+            planned.case,
+            title=f"The same cat, noise of {text}",
+            defences=(f"gaussian-noise:std={std:g}",),
+            budget=budget,
+            series=Series(NOISE, std, text),
+        )
+        yield Planned(case, planned.seconds)

@@ -1,0 +1,130 @@
+"""From MODEL and a file to the network that fits: classes where they are not given, and whether it takes the input at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leakgauge.errors import LeakgaugeError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from leakgauge.core.observation import Observation
+    from leakgauge.truth import Batch
+
+
+def observation_and_model(
+    path: str, model: str, *, weights: str | None, classes: int | None, seed: int
+) -> tuple[Observation, nn.Module]:
+    """A saved observation, and the network that MODEL names, built for the observation's input shape.
+
+    Without `classes` the number is taken from the file where the network's own default does not fit.
+    """
+    from leakgauge.core.files import _part, _read, load_observation
+    from leakgauge.core.spec import spec_from_json
+    from leakgauge.core.update import strip_wrappers
+
+    manifest, tensors = _read(Path(path))
+    try:
+        shape = spec_from_json(manifest["spec"]).shape if manifest.get("spec") else None
+    except (KeyError, TypeError, ValueError) as error:
+        from leakgauge.errors import UpdateError
+
+        raise UpdateError(f"The manifest of {path} is damaged ({type(error).__name__}: {error}).") from error
+    built = fitted_model(model, strip_wrappers(_part(tensors, "tensor/")), shape, classes=classes, seed=seed)
+    return load_observation(path, built, weights), built
+
+
+def fitted_model(
+    model: str, tensors: Mapping[str, Tensor], shape: tuple[int, int, int] | None, *, classes: int | None, seed: int
+) -> nn.Module:
+    """The network that MODEL names; without `classes`, with as many as the tensors of an update show."""
+    from leakgauge.models import load_model
+
+    built = load_model(model, num_classes=classes, input_shape=shape, seed=seed)
+    if classes is not None:
+        return built
+    wanted = _classes_in(built, tensors)
+    if wanted is None:
+        return built
+    try:
+        other = load_model(model, num_classes=wanted, input_shape=shape, seed=seed)
+    except LeakgaugeError:
+        return built
+    return other if _classes_in(other, tensors) is None and _agree(other, tensors) else built
+
+
+def _classes_in(model: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
+    """The one first dimension that the differing tensors share, where they differ in nothing else; None otherwise."""
+    sizes = set()
+    for name, parameter in model.named_parameters():
+        tensor = tensors.get(name)
+        if tensor is not None and tensor.shape != parameter.shape:
+            if tensor.ndim == 0 or tensor.shape[1:] != parameter.shape[1:]:
+                return None
+            sizes.add(int(tensor.shape[0]))
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _agree(model: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    parameters = dict(model.named_parameters())
+    return all(name in parameters and parameters[name].shape == tensor.shape for name, tensor in tensors.items())
+
+
+def outputs_of(model: nn.Module, name: str, shape: tuple[int, ...]) -> int:
+    """Number of outputs, from one forward pass of a blank input.
+
+    Raises:
+        ModelError: if the network does not take inputs of this shape, or its output is no (N, K).
+    """
+    import torch
+
+    like = next(iter(model.parameters()), None)
+    if like is None:
+        raise ModelError(f"The model {name!r} has no parameters, so its update would be empty.")
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            output = model(torch.zeros((2, *shape), dtype=like.dtype, device=like.device))
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"The model {name!r} does not take inputs of shape {tuple(shape)} ({first}).") from error
+    logits = output.logits if hasattr(output, "logits") else output
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ModelError(f"The model {name!r} returns {found} for two inputs of shape {tuple(shape)}; expected (2, classes).")
+    return int(logits.shape[1])
+
+
+def check_labels(batch: Batch, outputs: int, loss: str, name: str) -> None:
+    """Raises ModelError where a label has no output."""
+    if loss != "cross_entropy" or batch.labels.ndim != 1:
+        return
+    highest = int(batch.labels.max())
+    if highest >= outputs:
+        whose = f" of {batch.names[int(batch.labels.argmax())]!r}" if batch.names else ""
+        raise ModelError(
+            f"The label {highest}{whose} has no output: the model {name!r} has {outputs} classes, 0 to {outputs - 1}; "
+            f"give --classes {highest + 1} or more."
+        )
+
+
+def load_weights(model: nn.Module, weights: str | None) -> None:
+    """Loads a state dict into the network, in place, where one is given."""
+    if weights is not None:
+        from leakgauge.core.files import load_state, read_state
+
+        load_state(model, read_state(weights), weights)
+
+
+def state_in_words(name: str, model: nn.Module, seen_model: nn.Module, given: str | None) -> str:
+    """'untrained' where the weights are those a named network starts with, else 'as given'."""
+    from leakgauge.core.files import state_hash
+    from leakgauge.models import ModelName
+
+    if given:
+        return given
+    fresh = ModelName.parse(name).place in ("network", "timm", "torchvision")
+    return "untrained" if fresh and state_hash(model) == state_hash(seen_model) else "as given"
