@@ -95,7 +95,8 @@ def capture_command(
         "nesterov": nesterov, "betas": parse_numbers(betas, "betas"), "weight_decay": weight_decay,
         "schedule": parse_numbers(schedule, "schedule"), "accumulation": accumulation, "clip_norm": clip_norm,
         "reduction": reduction, "label_smoothing": label_smoothing,
-        "class_weights": parse_numbers(class_weights, "class-weights"), "proximal": proximal, "shuffle": shuffle, "drop_last": drop_last, "mode": mode, "dtype": dtype, "amp": amp,
+        "class_weights": parse_numbers(class_weights, "class-weights"), "proximal": proximal,
+        "shuffle": shuffle, "drop_last": drop_last, "mode": mode, "dtype": dtype, "amp": amp,
     }  # fmt: skip
     training, loss, withheld = _protocol(protocol, given, loss, tuple(withhold or ()))
     defences = defences_of(tuple(defence or ()))

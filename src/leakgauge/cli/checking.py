@@ -108,7 +108,7 @@ def _too_long(part: Part, limit: float) -> UnsupportedError | None:
         return None
     return UnsupportedError(
         f"There is no time for it here: one evaluation takes about {one:.0f} s and a search needs hundreds, but "
-        f"{limit:.0f} s are left of the minute. Use `leakgauge capture` and `leakgauge attack`, which take the time they are given."
+        f"{limit:.0f} s are left of the minute. Use `leakgauge capture` and `leakgauge attack`, which have no such limit."
     )
 
 

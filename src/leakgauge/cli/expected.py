@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from leakgauge.attacks.base import Progress
     from leakgauge.core.observation import Observation
 
-CLOSED_FORM = 1.0  # seconds, of an attack that does not search
-
 
 def planned_evaluations(chosen: object, budget: str | int) -> int | None:
     """Gradient evaluations that a search plans; None for an attack without a search of ours."""
@@ -32,7 +30,7 @@ def expected_seconds(
     from leakgauge.attacks.run import attack
 
     if isinstance(chosen, (LinearLayer, ControlGuess)):
-        return CLOSED_FORM
+        return attack(seen, name, device=device, **options).seconds  # a closed form is played once, to see whether it applies
     planned = planned_evaluations(chosen, budget)
     if planned is None:
         return None

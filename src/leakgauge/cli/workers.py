@@ -15,10 +15,12 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from leakgauge.audit.case import Case, run_case
+from leakgauge.audit.case import Case, attack_call, run_case
 from leakgauge.audit.folder import save_record
 from leakgauge.cli.demo_cases import Planned
+from leakgauge.cli.expected import planned_evaluations
 from leakgauge.errors import LeakgaugeError
+from leakgauge.registry import make
 
 MOST_WORKERS = 2
 POLL = 0.2
@@ -115,9 +117,11 @@ def _play(index: int, case: Case, folder: str) -> Done:
         return bool(polled[1])
 
     def progress(at: Any) -> None:
-        _shares[index] = at.evaluations / max(at.planned, at.evaluations, 1)
+        _shares[index] = at.evaluations / max(planned or at.planned, at.evaluations, 1)
 
     try:
+        name, options = attack_call(case.attack)
+        planned = planned_evaluations(make("attacks", name, **options), case.budget)
         record = run_case(case, device="cpu", cancelled=cancelled, progress=progress)
         save_record(record, folder, order=index)
     except LeakgaugeError as error:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from leakgauge.attacks.labels.counts import counts_from_gradient
 from leakgauge.core.observation import Observation
+from leakgauge.core.training import LocalTraining
 from leakgauge.errors import OptionError, UnsupportedError
 
 RULES = ("auto", "sign", "counts", "minimum")
@@ -101,14 +102,7 @@ def last_linear(seen: Observation) -> LastLayer:
         raise UnsupportedError("Labels cannot be read from this update: the model has no linear layer.")
     name, module = linear[-1]
     prefix = f"{name}." if name else ""
-    training, factor = seen.training, 1.0
-    if training.lr is not None:
-        factor = -training.lr * sum(
-            1.0 if training.schedule is None else training.schedule[min(step, len(training.schedule) - 1)]
-            for step in range(training.steps_for(seen.num_examples))
-        )
-    if training.reduction == "sum":
-        factor *= seen.num_examples
+    factor = _unit_displacement(seen.training, seen.num_examples)
     weight, bias = seen.tensors.get(prefix + "weight"), seen.tensors.get(prefix + "bias")
     if weight is None and bias is None:
         raise UnsupportedError(f"Labels cannot be read from this update: the last linear layer {name!r} was not shared.")
@@ -119,6 +113,22 @@ def last_linear(seen: Observation) -> LastLayer:
         None if bias is None else bias.double().cpu() / factor,
         factor,
     )
+
+
+def _unit_displacement(training: LocalTraining, num_examples: int) -> float:
+    """The update that a constant mean gradient of 1 would have caused: SGD's rule, step by step."""
+    examples = 1
+    if training.reduction == "sum":
+        examples = min(training.batch_size or num_examples, num_examples) * training.accumulation
+    if training.lr is None:
+        return float(examples)
+    velocity, total = 0.0, 0.0
+    for step in range(training.steps_for(num_examples)):
+        factor = 1.0 if training.schedule is None else training.schedule[min(step, len(training.schedule) - 1)]
+        velocity = training.momentum * velocity + 1.0
+        direction = 1.0 + training.momentum * velocity if training.nesterov else velocity
+        total -= training.lr * factor * direction * examples
+    return total
 
 
 def _expand(counts: Tensor) -> Tensor:

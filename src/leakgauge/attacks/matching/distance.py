@@ -9,9 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import l1_loss
 
 from leakgauge.core.update import DefenceRecord
 
@@ -25,44 +27,110 @@ class Distance(ABC):
     def __call__(self, found: Tensors, target: Tensors) -> Tensor:
         """Scalar >= 0 (or a negative log-likelihood up to a constant)."""
 
+    def fitted(self, target: Tensors) -> Distance:  # noqa: ARG002
+        """The same distance with what depends on the target alone computed once."""
+        return self
+
+    def single(self) -> Distance:
+        """The same distance for one candidate outside torch.func, where it may be cheaper."""
+        return self
+
     def residual(self, found: Tensors, target: Tensors) -> Tensor | None:  # noqa: ARG002
         """(m,) vector whose squared length is the distance, or None where the distance is not of that form."""
         return None
 
 
-def _norm2(tensors: Tensors) -> Tensor:
+def squared_norm(tensors: Tensors) -> Tensor:
+    """Sum of squares over all tensors, at least 1e-30."""
     return torch.stack([tensor.square().sum() for tensor in tensors.values()]).sum().clamp(min=1e-30)
+
+
+class _SquaredDistance(torch.autograd.Function):
+    """||a - b||^2 in two passes over memory forwards and one backwards; on large networks the distance is all memory traffic."""
+
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, target: Tensor) -> Tensor:
+        off = (found - target).reshape(-1)
+        ctx.off, ctx.shape = off, found.shape
+        return torch.dot(off, off)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return ctx.off.mul_(2 * slope).reshape(ctx.shape), None  # in place: the graph is used once
 
 
 @dataclass(frozen=True)
 class SquaredL2(Distance):
-    """sum_l ||g'_l - g_l||^2 / ||g||^2 (Zhu et al. 2019, equation 4, relative to the observed update)."""
+    """sum_l ||g'_l - g_l||^2 / ||g||^2 (Zhu et al. 2019, equation 4, relative to the observed update).
+
+    Args:
+        size: ||g||^2, where it is known already.
+        once: the derivative is taken once, and not under a torch.func transform, which saves memory traffic.
+    """
+
+    size: float | None = None
+    once: bool = False
 
     def __call__(self, found: Tensors, target: Tensors) -> Tensor:
-        return torch.stack([(found[name] - tensor).square().sum() for name, tensor in target.items()]).sum() / _norm2(target)
+        size = squared_norm(target) if self.size is None else self.size
+        if self.once:
+            parts = [_SquaredDistance.apply(found[name], tensor) for name, tensor in target.items()]
+        else:
+            parts = [(found[name] - tensor).square().sum() for name, tensor in target.items()]
+        return torch.stack(parts).sum() / size
+
+    def single(self) -> SquaredL2:
+        return SquaredL2(self.size, once=True)
+
+    def fitted(self, target: Tensors) -> SquaredL2:
+        return SquaredL2(float(squared_norm(target)))
 
     def residual(self, found: Tensors, target: Tensors) -> Tensor:
         parts = [(found[name] - tensor).reshape(-1) for name, tensor in target.items()]
-        return torch.cat(parts) / _norm2(target).sqrt()
+        size = squared_norm(target) if self.size is None else torch.tensor(self.size, dtype=parts[0].dtype)
+        return torch.cat(parts) / size.sqrt()
 
 
 @dataclass(frozen=True)
 class L1(Distance):
-    """sum_l |g'_l - g_l| / |g|: the distance for Laplacian noise."""
+    """sum_l |g'_l - g_l| / |g|: the distance for Laplacian noise.
+
+    Args:
+        size: |g|, where it is known already.
+    """
+
+    size: float | None = None
 
     def __call__(self, found: Tensors, target: Tensors) -> Tensor:
-        scale = torch.stack([tensor.abs().sum() for tensor in target.values()]).sum().clamp(min=1e-30)
-        return torch.stack([(found[name] - tensor).abs().sum() for name, tensor in target.items()]).sum() / scale
+        size = _absolute(target) if self.size is None else self.size
+        return torch.stack([l1_loss(found[name], tensor, reduction="sum") for name, tensor in target.items()]).sum() / size
+
+    def fitted(self, target: Tensors) -> L1:
+        return L1(float(_absolute(target)))
+
+
+def _absolute(tensors: Tensors) -> Tensor:
+    return torch.stack([tensor.abs().sum() for tensor in tensors.values()]).sum().clamp(min=1e-30)
 
 
 @dataclass(frozen=True)
 class Cosine(Distance):
-    """1 - <g', g> / (||g'|| ||g||) over the whole update (Geiping et al. 2020, equation 4)."""
+    """1 - <g', g> / (||g'|| ||g||) over the whole update (Geiping et al. 2020, equation 4).
+
+    Args:
+        size: ||g||^2, where it is known already.
+    """
+
+    size: float | None = None
 
     def __call__(self, found: Tensors, target: Tensors) -> Tensor:
-        inner = torch.stack([(found[name] * tensor).sum() for name, tensor in target.items()]).sum()
-        length = _norm2({name: found[name] for name in target})
-        return 1 - inner / (length.sqrt() * _norm2(target).sqrt())
+        inner = torch.stack([torch.dot(found[name].reshape(-1), tensor.reshape(-1)) for name, tensor in target.items()]).sum()
+        size = squared_norm(target) if self.size is None else torch.tensor(self.size, dtype=inner.dtype, device=inner.device)
+        own = [torch.dot(part, part) for part in (found[name].reshape(-1) for name in target)]
+        return 1 - inner / (torch.stack(own).sum().clamp(min=1e-30).sqrt() * size.sqrt())
+
+    def fitted(self, target: Tensors) -> Cosine:
+        return Cosine(float(squared_norm(target)))
 
 
 @dataclass(frozen=True)

@@ -106,10 +106,11 @@ class GradientMatching(Attack):
         assert seen.spec is not None
         target = target_of(seen, self.mode, getattr(torch, self.dtype), limits.device)
         labels = labelling.labels
+        distance = self.distance or dictated_by(seen.defences) or SquaredL2()
         return Problem(
             target=target,
             loss=seen.loss,
-            distance=self.distance or dictated_by(seen.defences) or SquaredL2(),
+            distance=distance.fitted(target.tensors),
             priors=self.priors,
             group=self.group,
             context=Context(target.network, seen.spec, seen.batch_norm),

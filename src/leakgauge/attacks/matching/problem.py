@@ -83,7 +83,8 @@ class Problem:
 
     def value(self, point: Tensor, graph: str = "autograd") -> Tensor:
         """The objective of one flat vector (D,)."""
-        total = self.distance(self.update(point, graph), self.target.tensors)
+        distance = self.distance.single() if graph == "autograd" else self.distance
+        total = distance(self.update(point, graph), self.target.tensors)
         inputs, _ = self.split(point)
         for prior in self.priors:
             total = total + prior(inputs, self.context)
@@ -122,9 +123,10 @@ class Problem:
             return {name: bases[name].T @ tensor if name in bases else tensor for name, tensor in tensors.items()}
 
         target = project(self.target.tensors)
+        distance = self.distance.fitted(target)
 
         def function(point: Tensor) -> Tensor:
-            vector = self.distance.residual(project(self.update(point, "func")), target)
+            vector = distance.residual(project(self.update(point, "func")), target)
             assert vector is not None
             return vector
 

@@ -25,7 +25,7 @@ class LBFGS(Search):
         shrinks: rejected trial steps in a row before the history is thrown away, and then before the search ends.
     """
 
-    history: int = 50
+    history: int = 30
     decrease: float = 1e-4
     shrinks: int = 12
 
@@ -38,25 +38,27 @@ class LBFGS(Search):
 
 
 class LBFGSState(SearchState):
-    """R independent L-BFGS searches; every round evaluates one trial point of each."""
+    """R independent L-BFGS searches; every round evaluates one trial point of each.
+
+    The history of a restart is a ring of `history` slots: moves s in the first half of its rows of `basis`, turns y in the
+    second. Unused slots are zero in `basis` and `gram` and have a one on the diagonal of `cross`, which makes them neutral.
+    """
 
     def __init__(self, search: LBFGS, start: Tensor) -> None:
         super().__init__(start)
         restarts, size = start.shape
-        kept = search.history
+        kept, wide = search.history, {"dtype": torch.float64, "device": start.device}
         self.search = search
-        self.value = start.new_full((restarts,), float("inf"), dtype=torch.float64)
+        self.value = torch.full((restarts,), float("inf"), **wide)
         self.slope = torch.zeros_like(start)
         self.direction = torch.zeros_like(start)
-        self.step = torch.zeros(restarts, dtype=torch.float64, device=start.device)
+        self.step = torch.zeros(restarts, **wide)
         self.begun = torch.zeros(restarts, dtype=torch.bool, device=start.device)
         self.tries = torch.zeros(restarts, dtype=torch.long, device=start.device)
-        self.pairs = torch.zeros(restarts, dtype=torch.long, device=start.device)  # accepted since the last reset
-        self.moves = start.new_zeros(restarts, kept, size)  # s, slot by slot
-        self.turns = start.new_zeros(restarts, kept, size)  # y
-        self.cross = torch.zeros(restarts, kept, kept, dtype=torch.float64, device=start.device)  # s_i . y_j
-        self.gram = torch.zeros(restarts, kept, kept, dtype=torch.float64, device=start.device)  # y_i . y_j
-        self.slot = 0
+        self.pairs = torch.zeros(restarts, dtype=torch.long, device=start.device)  # stored since the last reset
+        self.basis = start.new_zeros(restarts, 2 * kept, size)
+        self.cross = torch.eye(kept, **wide).repeat(restarts, 1, 1)  # s_i . y_j
+        self.gram = torch.zeros(restarts, kept, kept, **wide)  # y_i . y_j
 
     def ask(self) -> Tensor:
         rows = self.active
@@ -65,7 +67,7 @@ class LBFGSState(SearchState):
     def tell(self, values: Tensor, slopes: Tensor) -> None:
         rows = self.active.to(values.device)
         values = values.double()
-        fall = (self.slope[rows].double() * self.direction[rows].double()).sum(1)
+        fall = _inner(self.slope[rows], self.direction[rows])
         good = torch.isfinite(values) & torch.isfinite(slopes).all(1)
         enough = good & (values <= self.value[rows] + self.search.decrease * self.step[rows] * fall)
         accepted = enough | (~self.begun[rows] & good)
@@ -76,47 +78,45 @@ class LBFGSState(SearchState):
             self._refuse(rows[refused], values[refused], fall[refused])
 
     def _accept(self, rows: Tensor, values: Tensor, slopes: Tensor) -> None:
-        first = ~self.begun[rows]
         move = (self.step[rows, None] * self.direction[rows]).to(self.point)
         turn = slopes - self.slope[rows]
         self.point[rows] += move
-        curvature = (move.double() * turn.double()).sum(1)
-        useful = ~first & (curvature > 1e-10 * turn.double().square().sum(1))
-        self._remember(rows, move, turn, useful)
+        useful = self.begun[rows] & (_inner(move, turn) > 1e-10 * _inner(turn, turn))
         self.value[rows], self.slope[rows] = values, slopes
         self.begun[rows], self.tries[rows] = True, 0
-        self._aim(rows)
+        kept, slots = rows[useful], self.pairs[rows[useful]] % self.search.history
+        self.basis[kept, slots] = move[useful]
+        self.basis[kept, slots + self.search.history] = turn[useful]
+        self.pairs[kept] += 1
+        probe = torch.zeros(len(rows), move.shape[1], 3, dtype=move.dtype, device=move.device)
+        probe[:, :, 0], probe[:, :, 1], probe[:, :, 2] = slopes, move, turn
+        found = self._products(rows, probe)
+        self._remember(kept, slots, found[useful])
+        self._aim(rows, found[:, :, 0])
 
-    def _remember(self, rows: Tensor, move: Tensor, turn: Tensor, useful: Tensor) -> None:
-        """Stores the newest pair in the common slot; a restart whose pair is of no use stores a neutral one."""
-        slot = self.slot
-        self.moves[:, slot], self.turns[:, slot] = 0, 0
-        for table in (self.cross, self.gram):
-            table[:, slot, :], table[:, :, slot] = 0, 0
-        self.cross[:, slot, slot] = 1
-        if bool(useful.any()):
-            kept = rows[useful]
-            self.moves[kept, slot], self.turns[kept, slot] = move[useful], turn[useful]
-            turns, moves = self.turns[kept], self.moves[kept]
-            newest_move, newest_turn = move[useful].unsqueeze(2), turn[useful].unsqueeze(2)
-            self.cross[kept, :, slot] = (moves @ newest_turn).squeeze(2).double()
-            self.cross[kept, slot, :] = (turns @ newest_move).squeeze(2).double()
-            with_turns = (turns @ newest_turn).squeeze(2).double()
-            self.gram[kept, :, slot], self.gram[kept, slot, :] = with_turns, with_turns
-            empty = (turns == 0).all(2)
-            empty[:, slot] = False
-            self.pairs[kept] += 1
-        self.slot = (slot + 1) % self.search.history
+    def _products(self, rows: Tensor, probe: Tensor) -> Tensor:
+        """(A, 2 M, P) inner products of each restart's basis with its P probes (A, D, P), in one pass over the history."""
+        if len(rows) == len(self.basis):
+            return torch.bmm(self.basis, probe).double()
+        return torch.stack([self.basis[row] @ one for row, one in zip(rows.tolist(), probe, strict=True)]).double()
 
-    def _aim(self, rows: Tensor) -> None:
-        """New directions -H g, and the first trial step along them."""
+    def _remember(self, rows: Tensor, slots: Tensor, found: Tensor) -> None:
+        """Writes the newest pair's inner products with all others into the tables."""
+        kept = self.search.history
+        self.cross[rows, :, slots] = found[:, :kept, 2]
+        self.cross[rows, slots, :] = found[:, kept:, 1]
+        self.gram[rows, :, slots] = found[:, kept:, 2]
+        self.gram[rows, slots, :] = found[:, kept:, 2]
+
+    def _aim(self, rows: Tensor, along: Tensor) -> None:
+        """New directions -H g, and the first trial step along them; `along` holds the products of basis and slope."""
         slope = self.slope[rows]
-        newton = self._inverse_hessian(rows, slope)
-        fall = (newton.double() * slope.double()).sum(1)
-        norm = slope.double().norm(dim=1)
-        downhill = (self.pairs[rows] > 0) & torch.isfinite(fall) & (fall > 1e-14 * norm * newton.double().norm(dim=1))
-        if bool((~downhill & (self.pairs[rows] > 0)).any()):
-            self._forget(rows[~downhill])
+        newton = self._inverse_hessian(rows, slope, along)
+        fall, norm = _inner(newton, slope), _inner(slope, slope).sqrt()
+        downhill = (self.pairs[rows] > 0) & torch.isfinite(fall) & (fall > 1e-14 * norm * _inner(newton, newton).sqrt())
+        lost = rows[~downhill & (self.pairs[rows] > 0)]
+        if len(lost) > 0:
+            self._forget(lost)
         self.direction[rows] = -torch.where(downhill[:, None], newton, slope)
         gentle = 1.0 / slope.double().abs().sum(1).clamp(min=1.0)
         self.step[rows] = torch.where(downhill, torch.ones_like(gentle), gentle)
@@ -124,46 +124,34 @@ class LBFGSState(SearchState):
         if bool(still.any()):
             self.drop(rows[still])
 
-    def _inverse_hessian(self, rows: Tensor, slope: Tensor) -> Tensor:
+    def _inverse_hessian(self, rows: Tensor, slope: Tensor, along: Tensor) -> Tensor:
         """H g = gamma g + S a + gamma Y b, with a and b from two triangular solves (theorem 2.2)."""
-        order = torch.arange(self.search.history, device=slope.device)
-        order = torch.cat([order[self.slot :], order[: self.slot]])  # oldest first
-        moves, turns = self.moves[rows], self.turns[rows]
-        cross = self.cross[rows][:, order][:, :, order]
-        gram = self.gram[rows][:, order][:, :, order]
-        unused = cross.diagonal(dim1=1, dim2=2) == 0
-        upper = cross.triu() + torch.diag_embed(unused.double())
-        newest_turn = gram[:, -1, -1]
-        curvature = torch.where(newest_turn > 0, cross[:, -1, -1] / newest_turn.clamp(min=1e-300), torch.ones_like(newest_turn))
-        gamma = torch.where(newest_turn > 0, curvature, self._fallback_scale(cross, gram))
-        along = (moves @ slope.unsqueeze(2)).squeeze(2).double()[:, order]  # S^T g
-        across = (turns @ slope.unsqueeze(2)).squeeze(2).double()[:, order]  # Y^T g
-        inner = torch.linalg.solve_triangular(upper, along.unsqueeze(2), upper=True).squeeze(2)  # R^-1 S^T g
-        used = (gram.diagonal(dim1=1, dim2=2) > 0).double()
-        scaled = cross.diagonal(dim1=1, dim2=2) * used * inner + gamma[:, None] * (
-            (gram @ inner.unsqueeze(2)).squeeze(2) - across
-        )
-        outer = torch.linalg.solve_triangular(upper.transpose(1, 2), scaled.unsqueeze(2), upper=False).squeeze(2)
-        back = torch.empty_like(order)
-        back[order] = torch.arange(len(order), device=order.device)
-        weights_s = (outer * used)[:, back].to(slope)
-        weights_y = (-gamma[:, None] * inner * used)[:, back].to(slope)
-        combined = (weights_s.unsqueeze(1) @ moves + weights_y.unsqueeze(1) @ turns).squeeze(1)
+        kept = self.search.history
+        order = (self.pairs[rows, None] + torch.arange(kept, device=slope.device)) % kept  # (A, M) slots, oldest first
+        cross, gram = _reorder(self.cross[rows], order), _reorder(self.gram[rows], order)
+        lengths, curvature = gram.diagonal(dim1=1, dim2=2), cross.diagonal(dim1=1, dim2=2)
+        used = lengths > 0
+        gamma = torch.where(used[:, -1], curvature[:, -1] / lengths[:, -1].clamp(min=1e-300), torch.ones_like(lengths[:, -1]))
+        with_moves = along[:, :kept].gather(1, order)  # S^T g
+        with_turns = along[:, kept:].gather(1, order)  # Y^T g
+        upper = cross.triu()
+        inner = torch.linalg.solve_triangular(upper, with_moves.unsqueeze(2), upper=True).squeeze(2)  # R^-1 S^T g
+        scaled = curvature * used * inner + gamma[:, None] * ((gram @ inner.unsqueeze(2)).squeeze(2) - with_turns)
+        outer = torch.linalg.solve_triangular(upper.mT, scaled.unsqueeze(2), upper=False).squeeze(2)
+        weights = torch.zeros_like(along)
+        weights[:, :kept] = torch.zeros_like(with_moves).scatter(1, order, outer * used)
+        weights[:, kept:] = torch.zeros_like(with_turns).scatter(1, order, -gamma[:, None] * inner * used)
+        flat = weights.to(slope).unsqueeze(1)
+        if len(rows) == len(self.basis):
+            combined = torch.bmm(flat, self.basis).squeeze(1)
+        else:
+            combined = torch.cat([one @ self.basis[row] for row, one in zip(rows.tolist(), flat, strict=True)])
         direction: Tensor = gamma[:, None].to(slope) * slope + combined
         return direction
 
-    def _fallback_scale(self, cross: Tensor, gram: Tensor) -> Tensor:
-        """gamma from the newest useful pair, where the newest slot holds a neutral one."""
-        diagonal, lengths = cross.diagonal(dim1=1, dim2=2), gram.diagonal(dim1=1, dim2=2)
-        position = torch.arange(lengths.shape[1], device=lengths.device)
-        newest = torch.where(lengths > 0, position, -torch.ones_like(position)).amax(1).clamp(min=0)
-        picked = lengths.gather(1, newest[:, None]).squeeze(1)
-        ratio = diagonal.gather(1, newest[:, None]).squeeze(1) / picked.clamp(min=1e-300)
-        return torch.where(picked > 0, ratio, torch.ones_like(ratio))
-
     def _forget(self, rows: Tensor) -> None:
-        self.moves[rows], self.turns[rows], self.pairs[rows] = 0, 0, 0
-        self.cross[rows], self.gram[rows] = 0, 0
+        self.basis[rows], self.gram[rows], self.pairs[rows] = 0, 0, 0
+        self.cross[rows] = torch.eye(self.search.history, dtype=self.cross.dtype, device=self.cross.device)
 
     def _refuse(self, rows: Tensor, values: Tensor, fall: Tensor) -> None:
         """Shorter steps by safeguarded quadratic interpolation; after too many, steepest descent, then the end."""
@@ -178,7 +166,19 @@ class LBFGSState(SearchState):
         if bool(again.any()):
             self._forget(rows[again])
             self.tries[rows[again]] = 0
-            self._aim(rows[again])
+            self._aim(rows[again], torch.zeros_like(self.cross[rows[again]][:, 0]).repeat(1, 2))
         ended = (stuck & ~again) | never
         if bool(ended.any()):
             self.drop(rows[ended])
+
+
+def _inner(left: Tensor, right: Tensor) -> Tensor:
+    """(A,) inner products of rows, in float64."""
+    return torch.linalg.vecdot(left.double(), right.double())
+
+
+def _reorder(table: Tensor, order: Tensor) -> Tensor:
+    """(A, M, M) tables with rows and columns in the given order of slots."""
+    kept = order.shape[1]
+    rows = table.gather(1, order.unsqueeze(2).expand(-1, -1, kept))
+    return rows.gather(2, order.unsqueeze(1).expand(-1, kept, -1))
