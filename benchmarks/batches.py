@@ -1,6 +1,6 @@
 """Batches of 1, 2, 3, 4 and 8 on the sigmoid LeNet at 32x32: what is reached, assigned, per picture, with the control.
 
-    python -m benchmarks.batches [--budget fast] [--attack idlg]
+python -m benchmarks.batches [--budget fast] [--attack idlg]
 """
 
 from __future__ import annotations

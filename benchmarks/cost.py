@@ -11,6 +11,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -51,7 +52,7 @@ def evaluation_cost(rounds: int) -> str:
         point = torch.rand(1, problem.size, generator=lg.rng(1, "cost"))
         turns = rounds if sum(p.numel() for p in model.parameters()) < 1e6 else max(rounds // 4, 5)
         found = in_turns(
-            {"step": training_step(model, inputs, batch.labels), "evaluation": lambda: problem.evaluate(point)}, turns
+            {"step": training_step(model, inputs, batch.labels), "evaluation": partial(problem.evaluate, point)}, turns
         )
         parameters = sum(parameter.numel() for parameter in model.parameters())
         ratio = found["evaluation"] / found["step"]

@@ -66,13 +66,14 @@ def main() -> None:
     rows = []
     for state in ("untrained", "after 5 epochs"):
         model = lg.load_model(MAIN, num_classes=2, input_shape=SHAPE, seed=0)
+        told = state
         if state != "untrained":
             model, accuracy = trained(model, 5)
-            state = f"{state} (training accuracy {accuracy:.2f})"
-        results = [rebuild(f"{MAIN} {state}", model, index) for index in chosen]
+            told = f"{state} (training accuracy {accuracy:.2f})"
+        results = [rebuild(f"{MAIN} {told}", model, index) for index in chosen]
         errors = [result[0] for result in results]
         rows.append([
-            state, len(errors), f"{sum(error <= 5 for error in errors) / len(errors):.0%}", f"{statistics.mean(errors):.3g}",
+            told, len(errors), f"{sum(error <= 5 for error in errors) / len(errors):.0%}", f"{statistics.mean(errors):.3g}",
             f"{statistics.median(errors):.2g}", f"{statistics.median(r[1] for r in results):.1f}",
             f"{statistics.median(r[2] for r in results):.0f}",
         ])  # fmt: skip

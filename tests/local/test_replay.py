@@ -133,3 +133,21 @@ def test_vmap_over_replay_equals_a_loop() -> None:
     for index in range(3):
         for name, tensor in change(x[index], "none").items():
             torch.testing.assert_close(batched[name][index], tensor, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "groups": 2, "bias": False}])
+def test_large_convolutions_take_their_own_second_derivative(settings: Any, monkeypatch: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.Softplus(), nn.Conv2d(4, 6, 3, **settings), nn.Tanh(), nn.Flatten(), nn.LazyLinear(3)
+    ).double()
+    x, y = torch.randn(2, 2, 8, 8, dtype=torch.float64, generator=rng(1)), torch.tensor([0, 2])
+    model(x)
+    slopes = []
+    for large in (0, 10**9):
+        monkeypatch.setattr("leakgauge.local.convolution.LARGE", large)
+        leaf = x.clone().requires_grad_()
+        done = replay(Network(model), leaf, y, loss="cross_entropy", training=LocalTraining(lr=0.1, steps=2))
+        value = torch.stack([tensor.sin().sum() for tensor in done.tensors.values()]).sum()
+        slopes.append(torch.autograd.grad(value, leaf)[0])
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-12, atol=1e-14)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 
-from leakgauge import __version__
 from leakgauge.audit.record import Conditions
 from leakgauge.core.batch_statistics import batch_norm_layers
 from leakgauge.core.observation import Knowledge, Observation
@@ -135,4 +135,4 @@ def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     import torch
 
-    return {"leakgauge": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    return {"leakgauge": version("leakgauge"), "python": platform.python_version(), "torch": torch.__version__}

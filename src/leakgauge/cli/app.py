@@ -53,9 +53,9 @@ def version(
 ) -> None:
     """Measures how much of a client's private data can be rebuilt from what it shares in federated learning."""
     if show:
-        from leakgauge import __version__
+        from importlib import metadata
 
-        typer.echo(f"leakgauge {__version__}")
+        typer.echo(f"leakgauge {metadata.version('leakgauge')}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

@@ -42,11 +42,11 @@ def doctor_command(as_json: Json = False) -> None:
 
 def findings() -> dict[str, Any]:
     """Everything, with a list of problems in sentences."""
-    import leakgauge
+    from importlib import metadata
 
     problems: list[str] = []
     facts: dict[str, Any] = {
-        "leakgauge": leakgauge.__version__,
+        "leakgauge": metadata.version("leakgauge"),
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }

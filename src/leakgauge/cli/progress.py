@@ -92,7 +92,7 @@ class Bar:
         now = time.monotonic()
         share = min(max(share, 0.0), 1.0)
         spent = now - self._started
-        left = f"at most {duration(spent / share * (1 - share))} left" if share > 0.01 else ""
+        left = f"at most {duration(spent / share * (1 - share))} left" if share > 0.04 else ""
         text = ", ".join(part for part in (f"{share:.0%}", left, remark_text) if part)
         if self._rich is not None:
             self._rich.update(self._task, completed=share, remark=text)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakgauge.core.batch_statistics import batch_norm_layers
+from leakgauge.local.convolution import convolution, replaces
 
 Inputs = Tensor | dict[str, Tensor]
 Tensors = dict[str, Tensor]
@@ -34,8 +35,13 @@ class Network:
         self.module = copy.deepcopy(module).train(mode == "train")
         self.mode = mode
         self._seen: dict[str, Tensors] = {}
+        self.plain = False  # set while no torch.func transform is around: large convolutions may take their own path
         for name, layer in batch_norm_layers(self.module).items():
             layer.forward = MethodType(_pure_batch_norm(name, self._seen), layer)  # type: ignore[method-assign]
+
+        for part in self.module.modules():
+            if replaces(part):
+                part.forward = MethodType(convolution(lambda: self.plain), part)
 
     def parameters(self) -> Tensors:
         """The module's own parameters by name, detached."""

@@ -23,6 +23,11 @@ Tensors = Mapping[str, Tensor]
 class Distance(ABC):
     """A pure function of the candidate's update and the observed one."""
 
+    @property
+    def stretch(self) -> float:
+        """Factor on the objective under which its derivative is cheapest."""
+        return 1.0
+
     @abstractmethod
     def __call__(self, found: Tensors, target: Tensors) -> Tensor:
         """Scalar >= 0 (or a negative log-likelihood up to a constant)."""
@@ -46,17 +51,46 @@ def squared_norm(tensors: Tensors) -> Tensor:
 
 
 class _SquaredDistance(torch.autograd.Function):
-    """||a - b||^2 in two passes over memory forwards and one backwards; on large networks the distance is all memory traffic."""
+    """||a - b||^2 with few passes over memory, which is what a large network's distance costs.
+
+    The difference is written into a workspace in pieces that stay in the cache until their length is taken.
+    """
 
     @staticmethod
-    def forward(ctx: Any, found: Tensor, target: Tensor) -> Tensor:
-        off = (found - target).reshape(-1)
-        ctx.off, ctx.shape = off, found.shape
-        return torch.dot(off, off)
+    def forward(ctx: Any, found: Tensor, target: Tensor, workspace: Tensor) -> Tensor:
+        ctx.off, ctx.shape = workspace, found.shape
+        pieces = (torch.split(tensor, PIECE) for tensor in (found.reshape(-1), target.reshape(-1), workspace))
+        parts = zip(*pieces, strict=True)
+        return torch.stack([torch.dot(torch.sub(one, other, out=off), off) for one, other, off in parts]).sum()
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        return ctx.off.mul_(2 * slope).reshape(ctx.shape), None  # in place: the graph is used once
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        off: Tensor = ctx.off
+        if float(slope) != 0.5:
+            off.mul_(2 * slope)  # in place: the graph is used once
+        return off.reshape(ctx.shape), None, None
+
+
+PIECE = 1 << 16  # numbers handled at once
+
+
+class SquaredL2Once(Distance):
+    """`SquaredL2` for one candidate at a time, differentiated once per call; it keeps a workspace of the update's size."""
+
+    def __init__(self, size: float) -> None:
+        self.size = size
+        self._workspace: dict[str, Tensor] = {}
+
+    @property
+    def stretch(self) -> float:
+        return self.size / 2
+
+    def __call__(self, found: Tensors, target: Tensors) -> Tensor:
+        parts = []
+        for name, tensor in target.items():
+            space = self._workspace.setdefault(name, torch.empty_like(tensor).reshape(-1))
+            parts.append(_SquaredDistance.apply(found[name], tensor, space))  # type: ignore[no-untyped-call]
+        return torch.stack(parts).sum() / self.size
 
 
 @dataclass(frozen=True)
@@ -65,22 +99,16 @@ class SquaredL2(Distance):
 
     Args:
         size: ||g||^2, where it is known already.
-        once: the derivative is taken once, and not under a torch.func transform, which saves memory traffic.
     """
 
     size: float | None = None
-    once: bool = False
 
     def __call__(self, found: Tensors, target: Tensors) -> Tensor:
         size = squared_norm(target) if self.size is None else self.size
-        if self.once:
-            parts = [_SquaredDistance.apply(found[name], tensor) for name, tensor in target.items()]
-        else:
-            parts = [(found[name] - tensor).square().sum() for name, tensor in target.items()]
-        return torch.stack(parts).sum() / size
+        return torch.stack([(found[name] - tensor).square().sum() for name, tensor in target.items()]).sum() / size
 
-    def single(self) -> SquaredL2:
-        return SquaredL2(self.size, once=True)
+    def single(self) -> Distance:
+        return self if self.size is None else SquaredL2Once(self.size)
 
     def fitted(self, target: Tensors) -> SquaredL2:
         return SquaredL2(float(squared_norm(target)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -56,6 +57,11 @@ class Problem:
         """Number of unknowns."""
         return self.pixels + (self.shape[0] * self.classes if self.labels is None else 0)
 
+    @cached_property
+    def alone(self) -> Distance:
+        """The distance for one candidate outside torch.func."""
+        return self.distance.single()
+
     def split(self, point: Tensor) -> tuple[Tensor, Tensor]:
         """A flat vector as inputs (N, *shape) and labels as the loss takes them."""
         inputs = point[: self.pixels].reshape(self.shape)
@@ -83,7 +89,7 @@ class Problem:
 
     def value(self, point: Tensor, graph: str = "autograd") -> Tensor:
         """The objective of one flat vector (D,)."""
-        distance = self.distance.single() if graph == "autograd" else self.distance
+        distance = self.alone if graph == "autograd" else self.distance
         total = distance(self.update(point, graph), self.target.tensors)
         inputs, _ = self.split(point)
         for prior in self.priors:
@@ -96,28 +102,32 @@ class Problem:
         for part in torch.split(points, self.chunk):
             leaf = part.detach().clone().requires_grad_()
             with torch.enable_grad():
+                stretch = 1.0
                 if len(leaf) == 1:
+                    stretch = self.alone.stretch
                     found = self.value(leaf[0]).reshape(1)
                 else:
                     found = torch.func.vmap(lambda point: self.value(point, "func"))(leaf)
                 if self.group is not None and len(points) > 1:
                     found = found + self.group.pull(leaf[:, : self.pixels])
-                (slope,) = torch.autograd.grad(found.sum(), leaf)
+                (slope,) = torch.autograd.grad(found.sum() * stretch, leaf)
             values.append(found.detach())
-            slopes.append(slope)
+            slopes.append(slope / stretch)
         return torch.cat(values), torch.cat(slopes)
 
     def residual(self) -> Callable[[Tensor], Tensor] | None:
         """The vector whose squared length is the objective, as a function of one flat vector; None where there is none.
 
-        The weight gradient of a linear layer with a bias is projected on the N left singular directions of the observed one:
-        it has no others, and the bias gradient still holds the candidate's deviations from them.
+        The weight gradient of a linear layer with a bias is projected on the N left singular directions of the observed one
+        (N for each local step): it has no others, and the bias gradient still holds the candidate's deviations from them.
         """
         if self.priors or self.group is not None:
             return None
         if self.distance.residual(self.target.tensors, self.target.tensors) is None:
             return None
-        bases = _bases(self.target.tensors, self.shape[0]) if isinstance(self.distance, SquaredL2) else {}
+        training, count = self.target.training, self.shape[0]
+        rank = count if training.lr is None else count * training.steps_for(count)
+        bases = _bases(self.target.tensors, rank) if isinstance(self.distance, SquaredL2) else {}
 
         def project(tensors: Tensors) -> Tensors:
             return {name: bases[name].T @ tensor if name in bases else tensor for name, tensor in tensors.items()}

@@ -47,18 +47,18 @@ class LBFGSState(SearchState):
     def __init__(self, search: LBFGS, start: Tensor) -> None:
         super().__init__(start)
         restarts, size = start.shape
-        kept, wide = search.history, {"dtype": torch.float64, "device": start.device}
+        kept, place = search.history, start.device
         self.search = search
-        self.value = torch.full((restarts,), float("inf"), **wide)
+        self.value = torch.full((restarts,), float("inf"), dtype=torch.float64, device=place)
         self.slope = torch.zeros_like(start)
         self.direction = torch.zeros_like(start)
-        self.step = torch.zeros(restarts, **wide)
-        self.begun = torch.zeros(restarts, dtype=torch.bool, device=start.device)
-        self.tries = torch.zeros(restarts, dtype=torch.long, device=start.device)
-        self.pairs = torch.zeros(restarts, dtype=torch.long, device=start.device)  # stored since the last reset
+        self.step = torch.zeros(restarts, dtype=torch.float64, device=place)
+        self.begun = torch.zeros(restarts, dtype=torch.bool, device=place)
+        self.tries = torch.zeros(restarts, dtype=torch.long, device=place)
+        self.pairs = torch.zeros(restarts, dtype=torch.long, device=place)  # stored since the last reset
         self.basis = start.new_zeros(restarts, 2 * kept, size)
-        self.cross = torch.eye(kept, **wide).repeat(restarts, 1, 1)  # s_i . y_j
-        self.gram = torch.zeros(restarts, kept, kept, **wide)  # y_i . y_j
+        self.cross = torch.eye(kept, dtype=torch.float64, device=place).repeat(restarts, 1, 1)  # s_i . y_j
+        self.gram = torch.zeros(restarts, kept, kept, dtype=torch.float64, device=place)  # y_i . y_j
 
     def ask(self) -> Tensor:
         rows = self.active
@@ -174,7 +174,8 @@ class LBFGSState(SearchState):
 
 def _inner(left: Tensor, right: Tensor) -> Tensor:
     """(A,) inner products of rows, in float64."""
-    return torch.linalg.vecdot(left.double(), right.double())
+    products: Tensor = torch.linalg.vecdot(left.double(), right.double())
+    return products
 
 
 def _reorder(table: Tensor, order: Tensor) -> Tensor:
