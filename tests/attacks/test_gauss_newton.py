@@ -57,7 +57,9 @@ def test_a_residual_that_vanishes_is_approached_quadratically() -> None:
 
 def test_the_value_falls_and_a_stall_is_reported() -> None:
     matrix, wanted = linear(20, 4)  # has no solution: the value stays above zero
-    iteration = LevenbergMarquardt(lambda x: torch.sin(matrix @ x) - wanted, torch.zeros(4, dtype=torch.float64), GaussNewton(), never)
+    iteration = LevenbergMarquardt(
+        lambda x: torch.sin(matrix @ x) - wanted, torch.zeros(4, dtype=torch.float64), GaussNewton(), never
+    )
     last, moved = iteration.value, True
     for _ in range(200):
         step = iteration.step()

@@ -17,7 +17,9 @@ def mlp(hidden: int = 32, activation: str = "relu", seed: int = 0) -> nn.Module:
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
-@pytest.mark.parametrize("protocol", [{}, {"lr": 0.1}, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, {"reduction": "sum"}], ids=str)
+@pytest.mark.parametrize(
+    "protocol", [{}, {"lr": 0.1}, {"lr": 0.1, "momentum": 0.9, "nesterov": True}, {"reduction": "sum"}], ids=str
+)
 def test_one_example_is_exact_and_certified(activation: str, protocol: dict) -> None:
     batch = pictures(1)
     guess = lg.attack(observe(mlp(activation=activation), batch, **protocol), "linear-layer")

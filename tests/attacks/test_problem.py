@@ -137,7 +137,14 @@ def test_withheld_tensors_are_not_compared() -> None:
     batch = pictures(1)
     seen = observe(lenet(), batch, withhold=("conv1.weight", "linear.bias"), defences=(GaussianNoise(0.0),))
     problem = problem_for(seen, batch.labels)
-    assert set(problem.target.tensors) == {"conv1.bias", "conv2.weight", "conv2.bias", "conv3.weight", "conv3.bias", "linear.weight"}
+    assert set(problem.target.tensors) == {
+        "conv1.bias",
+        "conv2.weight",
+        "conv2.bias",
+        "conv3.weight",
+        "conv3.bias",
+        "linear.weight",
+    }
     assert float(problem.value(truth_point(batch.inputs))) < 1e-9
     residual = problem.residual()
     assert residual is not None

@@ -50,7 +50,7 @@ def test_every_condition_is_filled() -> None:
     assert record.conditions.model_state == "untrained"
     assert record.conditions.training == "one gradient"
     assert record.conditions.seeds == {"client": 0, "attack": 0, "model": 0}
-    assert set(record.conditions.versions) == {"leakgauge", "python", "torch"}
+    assert set(record.conditions.versions) == {"leakgauge", "python", "torch", "threads"}
     assert record.conditions.realistic
     assert record.bound
     assert record.certified == 1

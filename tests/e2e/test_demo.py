@@ -38,9 +38,9 @@ def test_ctrl_c_keeps_what_is_done_and_still_writes_the_page(tmp_path: Path) -> 
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     sent = time.monotonic()
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert time.monotonic() - sent < 30
+    assert time.monotonic() - sent < 45
     assert "what is done is kept" in err
     assert 1 <= len(records(tmp_path)) < len(planned_cases(True, 0))
     assert "the page holds those" in out

@@ -132,7 +132,12 @@ def defence_text(defences: tuple[DefenceRecord, ...]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of what the numbers depend on, and the number of threads, which changes their last digits."""
     import torch
 
-    return {"leakgauge": version("leakgauge"), "python": platform.python_version(), "torch": torch.__version__}
+    return {
+        "leakgauge": version("leakgauge"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+    }

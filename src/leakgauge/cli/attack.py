@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leakgauge.cli.options import Classes, Json, ModelOption, ModelSeed, Seed, Weights
+from leakgauge.cli.options import Classes, Json, ModelOption, ModelSeed, Seed, Threads, Weights, use_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +45,7 @@ def attack_command(
         float | None, typer.Option(help="Seconds, after which the best so far is kept.", show_default=False)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Threads = 1,
     classes: Classes = None,
     model_seed: ModelSeed = 0,
     model_state: Annotated[
@@ -64,6 +65,7 @@ def attack_command(
     from leakgauge.registry import make
     from leakgauge.truth import Batch
 
+    use_threads(threads)
     name, options = attack_call(attack)
     chosen = make("attacks", name, **options)
     Limits(budget, time_limit)
@@ -85,7 +87,7 @@ def attack_command(
         budget=budget,
         seeds={"attack": seed},
         title=title or f"{attack} on {file.rpartition('/')[2]}",
-        reproduce=_again(file, model, attack, weights, truth, seed, budget, time_limit, classes, model_seed, out),
+        reproduce=_again(file, model, attack, weights, truth, seed, budget, time_limit, classes, model_seed, threads, out),
         device=where.partition(":")[0],
         identity=(file.rpartition("/")[2], attack),
     )
@@ -214,6 +216,7 @@ def _again(
     time_limit: float | None,
     classes: int | None,
     model_seed: int,
+    threads: int,
     out: str,
 ) -> str:
     import shlex
@@ -226,6 +229,7 @@ def _again(
         ("--seed", seed, 0),
         ("--budget", budget, "fast"),
         ("--time-limit", time_limit, None),
+        ("--threads", threads, 1),
         ("--truth", truth, None),
         ("--out", out, None),
     ):

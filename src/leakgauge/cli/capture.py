@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leakgauge.cli.options import Classes, Json, Model, ModelSeed, Seed, Weights, parse_numbers, training_of
+from leakgauge.cli.options import Classes, Json, Model, ModelSeed, Seed, Weights, parse_numbers, training_of, use_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +90,7 @@ def capture_command(
     from leakgauge.data import load_data
     from leakgauge.models import load_model
 
+    use_threads()
     given: dict[str, object] = {
         "lr": lr, "steps": steps, "epochs": epochs, "batch_size": batch_size, "optimiser": optimiser, "momentum": momentum,
         "nesterov": nesterov, "betas": parse_numbers(betas, "betas"), "weight_decay": weight_decay,

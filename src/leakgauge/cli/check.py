@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leakgauge.cli.options import Classes, Json, Model, ModelSeed, Seed, Weights, parse_shape
+from leakgauge.cli.options import Classes, Json, Model, ModelSeed, Seed, Threads, Weights, parse_shape, use_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +32,7 @@ def check_command(
     weights: Weights = None,
     model_seed: ModelSeed = 0,
     seed: Seed = 0,
+    threads: Threads = 1,
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where records and page go.")] = "leakgauge-check",
     as_json: Json = False,
 ) -> None:
@@ -47,6 +48,7 @@ def check_command(
     from leakgauge.models import load_model
     from leakgauge.report.html import write_html
 
+    use_threads(threads)
     sides = parse_shape(shape)
     training = LocalTraining(steps=steps, lr=lr if lr is not None or steps == 1 else DEFAULT_LR)
     folder = output_folder(out)
@@ -55,7 +57,7 @@ def check_command(
     outputs = outputs_of(network, model, sides)
     _clear(folder)
     state = "untrained" if weights is None and not model.startswith("hf:") else "as given"
-    command = _command(model, shape, batch, steps, lr, classes, weights, model_seed, seed)
+    command = _command(model, shape, batch, steps, lr, classes, weights, model_seed, seed, threads)
     parts = planned_parts(network, model, state, sides, batch, outputs, training, seed, command)
     records: list[Record] = []
     deadline = started + SECONDS - RESERVE
@@ -79,6 +81,7 @@ def _command(
     weights: str | None,
     model_seed: int,
     seed: int,
+    threads: int,
 ) -> str:
     import shlex
 
@@ -91,6 +94,7 @@ def _command(
         ("--weights", weights, None),
         ("--model-seed", model_seed, 0),
         ("--seed", seed, 0),
+        ("--threads", threads, 1),
     ):
         if value != default:
             words += [option, str(value)]

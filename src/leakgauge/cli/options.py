@@ -16,6 +16,9 @@ MODEL_HELP = "A name with options (lenet-dlg, mu-cnn:width=24), pkg.mod:callable
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 ModelOption = Annotated[str, typer.Option("--model", metavar="MODEL", help=MODEL_HELP, show_default=False)]
+Threads = Annotated[
+    int, typer.Option("--threads", min=1, help="CPU threads; more only helps large networks, and may change the last digits.")
+]
 ModelSeed = Annotated[int, typer.Option("--model-seed", help="Seed of the initial weights of a network given by name.")]
 Classes = Annotated[
     int | None, typer.Option("--classes", min=1, help="Number of classes; by default the network's own.", show_default=False)
@@ -28,6 +31,13 @@ Weights = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed; the same seed gives the same result.")]
+
+
+def use_threads(count: int = 1) -> None:
+    """Lets torch use so many threads. One by default: the same bits on every machine, and the fastest for small networks."""
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def parse_shape(text: str) -> tuple[int, int, int]:

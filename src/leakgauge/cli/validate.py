@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leakgauge.cli.options import Classes, Json, ModelOption, ModelSeed, Weights
+from leakgauge.cli.options import Classes, Json, ModelOption, ModelSeed, Weights, use_threads
 
 if TYPE_CHECKING:
     from leakgauge.core.observation import Observation
@@ -33,6 +33,7 @@ def validate_command(
     from leakgauge.federated.validate import validate
     from leakgauge.truth import Batch
 
+    use_threads()
     seen, network = observation_and_model(file, model, weights=weights, classes=classes, seed=model_seed)
     if truth is None:
         if as_json:

@@ -48,7 +48,8 @@ def target_of(seen: Observation, mode: str, dtype: torch.dtype, device: str) -> 
     if mode not in ("eval", "train", "observed"):
         raise OptionError(f"The mode is {mode!r}; expected eval, train or observed.")
     training = replace(seen.training, mode=seen.training.mode if mode == "observed" else mode, amp=False, dtype="float64")
-    network = Network(seen.model.to(device), training.mode)
+    network = Network(seen.model, training.mode)
+    network.module.to(device)
     tensors = {name: tensor.to(device=device, dtype=torch.float64) for name, tensor in seen.tensors.items()}
     whole = training.batch_size is not None and training.batch_size >= seen.num_examples
     if whole:

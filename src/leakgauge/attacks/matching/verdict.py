@@ -72,6 +72,8 @@ def _outcome(
     if not bool(torch.isfinite(trail.values).any()):
         return Outcome.NONFINITE, "No restart ever had a finite objective; the network or the update overflows."
     ended = trail.outcomes[chosen]
+    if explains and _is_flat(problem, trail.best[chosen : chosen + 1]):
+        return Outcome.SATURATED, "A quite different picture explains the update as well, to five digits."
     if explains:
         bound = counting_bound_of(seen)
         if bound.determinable is False:
@@ -90,7 +92,7 @@ def _outcome(
 
 
 def _is_flat(problem: Problem, start: Tensor) -> bool:
-    """Whether the update hardly depends on the input: the sign of saturated activations."""
+    """Whether the update hardly depends on the input near the first of these points: the sign of saturated activations."""
     first = problem.update(start[0], "none")
     other = start[0].clone()
     other[: problem.pixels] = start[0, : problem.pixels].flip(0) * 0.5
