@@ -64,7 +64,7 @@ def main() -> None:
     half = arguments.pictures // 2
     chosen = [*range(half), *range(20, 20 + arguments.pictures - half)]
     rows = []
-    for state in ("untrained", "after 5 epochs"):
+    for state in ("untrained", "after 5 epochs") if chosen else ():
         model = lg.load_model(MAIN, num_classes=2, input_shape=SHAPE, seed=0)
         told = state
         if state != "untrained":
@@ -85,7 +85,7 @@ def main() -> None:
     for name in dict.fromkeys(names):
         model = lg.load_model(name, num_classes=2, input_shape=SHAPE, seed=0)
         bound = lg.counting_bound(model, SHAPE, 1)
-        results = [rebuild(name, model, index) for index in chosen[: arguments.series_pictures]]
+        results = [rebuild(name, model, index) for index in range(arguments.series_pictures)]
         rows.append([
             name, bound.unknowns, bound.equations, "yes" if bound.determinable else "no",
             f"{statistics.mean(r[0] for r in results):.3g}", f"{statistics.median(r[1] for r in results):.1f}",

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import leakgauge as lg
 from leakgauge.attacks.base import Attack
 from leakgauge.defences import Defence, GaussianNoise
 from leakgauge.errors import OptionError
@@ -119,4 +118,4 @@ def test_made_objects_print_as_the_call_that_makes_them() -> None:
     assert made == GaussianNoise(std=0.25)
     assert repr(made) == "GaussianNoise(std=0.25)"
     name, options = parse_call("gaussian-noise:std=0.25")
-    assert lg.make("defences", name, **options) == made if hasattr(lg, "make") else make("defences", name, **options) == made
+    assert make("defences", name, **options) == made

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from leakgauge.attacks.matching.search.lbfgs import LBFGS as LBFGS
     from leakgauge.attacks.matching.starts import Given as Given
     from leakgauge.attacks.matching.starts import Grey as Grey
+    from leakgauge.attacks.matching.starts import Mixed as Mixed
     from leakgauge.attacks.matching.starts import Noise as Noise
     from leakgauge.attacks.matching.starts import Uniform as Uniform
     from leakgauge.attacks.run import attack as attack
@@ -102,6 +103,7 @@ _WHERE = {
     "LeakgaugeError": "leakgauge.errors",
     "Limits": "leakgauge.attacks.base",
     "LocalTraining": "leakgauge.core.training",
+    "Mixed": "leakgauge.attacks.matching.starts",
     "Noise": "leakgauge.attacks.matching.starts",
     "Observation": "leakgauge.core.observation",
     "Outcome": "leakgauge.core.reconstruction",
@@ -152,6 +154,7 @@ __all__ = [
     "LeakgaugeError",
     "Limits",
     "LocalTraining",
+    "Mixed",
     "Noise",
     "Observation",
     "Outcome",

@@ -111,12 +111,18 @@ def test_one_class_alone() -> None:
 
 @pytest.mark.parametrize(
     ("model", "shape", "least"),
-    [("mlp", SHAPE, 1.0), ("mu-cnn", (3, 32, 32), 1.0), ("mu-fc", SHAPE, 1.0), ("lenet-dlg", SHAPE, 0.99), ("lenet-dlg", (3, 32, 32), 0.98)],
-)  # fmt: skip
+    [
+        ("mlp", SHAPE, 1.0),
+        ("mu-cnn", (3, 32, 32), 1.0),
+        ("mu-fc", SHAPE, 1.0),
+        ("lenet-dlg", SHAPE, 0.99),
+        ("lenet-dlg", (3, 32, 32), 0.98),
+    ],
+)
 def test_a_hundred_classes_and_a_batch_of_256(model: str, shape: tuple[int, int, int], least: float) -> None:
     """Mean over draws 0.99 or more; a single draw of the LeNet at 32x32 may have three of 256 in a wrong class."""
     found = []
-    for seed in range(4):
+    for seed in range(4 if model == "lenet-dlg" else 2):
         network = lg.load_model(model, num_classes=100, input_shape=shape, seed=seed)
         batch = drawn(256, 100, seed, shape)
         found.append(accuracy(recover_labels(observe(network, batch)).counts, batch.labels))

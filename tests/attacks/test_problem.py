@@ -39,7 +39,7 @@ def test_the_truth_explains_the_update(name: str) -> None:
     batch = pictures(2)
     seen = observe(lenet(), batch, dtype="float64", **PROTOCOLS[name])
     problem = problem_for(seen, batch.labels)
-    assert float(problem.value(truth_point(batch.inputs))) < 1e-13
+    assert problem.value(truth_point(batch.inputs)).item() < 1e-13
     assert float(problem.value(truth_point(batch.inputs) + 0.1)) > 1e-6
 
 

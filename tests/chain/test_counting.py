@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -79,7 +81,7 @@ def test_what_an_attacker_holds() -> None:
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=3), st.integers(1, 5), st.integers(1, 30))
 def test_more_examples_never_carry_fewer_equations(widths: list[int], side: int, count: int) -> None:
     sizes = [side * side, *widths]
-    model = nn.Sequential(nn.Flatten(), *[nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)])
+    model = nn.Sequential(nn.Flatten(), *[nn.Linear(a, b) for a, b in pairwise(sizes)])
     now, more = (counting_bound(model, (1, side, side), count + extra) for extra in (0, 1))
     assert now.equations <= more.equations
     assert now.largest_batch == more.largest_batch

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from leakgauge.randomness import derived_seed, rng
 
-NAMES = st.lists(
-    st.one_of(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=8), st.integers(0, 99)), max_size=4
-)
+TEXTS = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=8)
+NAMES = st.lists(st.one_of(TEXTS, st.integers(0, 99)), max_size=4)
 
 
 @settings(max_examples=50, deadline=None)

@@ -176,7 +176,8 @@ class Record:
     @property
     def worst(self) -> ExampleScore | None:
         """The example that leaked most: the highest PSNR."""
-        return max(self.scores, key=lambda score: score.psnr, default=None)
+        scored = [score for score in self.scores if not math.isnan(score.psnr)]
+        return max(scored, key=lambda score: score.psnr, default=None)
 
 
 REBUILT_DB = 30.0  # mean squared error below 1e-3

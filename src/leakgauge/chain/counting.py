@@ -33,13 +33,19 @@ class CountingBound:
 
 
 def counting_bound(
-    model: nn.Module, input_shape: tuple[int, ...], batch_size: int, *, shared: Collection[str] | None = None, statistics: int = 0
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    batch_size: int,
+    *,
+    shared: Collection[str] | None = None,
+    statistics: int = 0,
+    steps: int = 1,
 ) -> CountingBound:
-    """Counts unknown inputs against the numbers that one shared gradient carries.
+    """Counts unknown inputs against the numbers that one shared update carries.
 
     The weight gradient of a linear layer with d inputs is a sum of N rank-one terms, so it determines at most min(h, N) d
     numbers about its inputs (h its outputs; the other factor, and the bias gradient, are spent on the unknown output
-    gradients). Every other parameter counts once.
+    gradients); over several local steps the rank may grow with each. Every other parameter counts once.
 
     Args:
         model: any module.
@@ -47,6 +53,7 @@ def counting_bound(
         batch_size: N >= 1.
         shared: names of the parameters that are shared; all by default.
         statistics: further numbers seen, such as BatchNorm means and variances.
+        steps: how often an example takes part in a local step, at most; 1 for one gradient.
 
     Raises:
         ShapeError: for a batch size below 1.
@@ -58,7 +65,7 @@ def counting_bound(
     size = torch.Size(input_shape).numel()
 
     def equations(count: int) -> int:
-        return statistics + sum(_carried(module, name, count, shared) for name, module in model.named_modules())
+        return statistics + sum(_carried(module, name, count * steps, shared) for name, module in model.named_modules())
 
     largest = 0
     limit = max(batch_size, 4096)
@@ -90,10 +97,17 @@ def counting_bound_of(seen: Observation) -> CountingBound:
     if seen.spec is None:
         raise ShapeError("The counting bound needs the shape of an input; the observation has no spec.")
     statistics = sum(2 * len(entry.mean) for entry in seen.batch_norm.values())
-    return counting_bound(seen.model, seen.spec.shape, seen.num_examples, shared=set(seen.tensors), statistics=statistics)
+    return counting_bound(
+        seen.model,
+        seen.spec.shape,
+        seen.num_examples,
+        shared=set(seen.tensors),
+        statistics=statistics,
+        steps=1 if seen.training.lr is None else seen.training.steps_for(seen.num_examples),
+    )
 
 
-def _carried(module: nn.Module, name: str, batch_size: int, shared: Collection[str] | None) -> int:
+def _carried(module: nn.Module, name: str, terms: int, shared: Collection[str] | None) -> int:
     prefix = f"{name}." if name else ""
     total = 0
     for own, parameter in module.named_parameters(recurse=False):
@@ -101,7 +115,7 @@ def _carried(module: nn.Module, name: str, batch_size: int, shared: Collection[s
             continue
         if isinstance(module, nn.Linear):
             if own == "weight":
-                total += min(module.out_features, batch_size) * module.in_features
+                total += min(module.out_features, terms) * module.in_features
         else:
             total += parameter.numel()
     return total

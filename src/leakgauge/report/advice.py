@@ -13,6 +13,7 @@ from leakgauge.report.words import (
     REBUILT,
     SEVERITY,
     is_attack,
+    is_unsupported,
     listed,
     record_verdict,
     sentence,
@@ -136,6 +137,8 @@ def untested(records: Sequence[Record]) -> tuple[str, ...]:
     threats = " ".join(item.threat for item in conditions).lower()
     names = list(dict.fromkeys(record.attack for record in attacks))
     gaps = [f"attacks other than {listed(names)}, or the same with more effort" if names else "any attack"]
+    unsupported = (record for record in records if is_unsupported(record))
+    gaps += [f"{record.attack}, which does not apply ({record.cause.rstrip('.')})" for record in unsupported]
     if "malicious" not in threats and "active" not in threats:
         gaps.append("a malicious server, which alters the model or the protocol so that it leaks more")
     if "round" not in threats:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from leakgauge.audit.record import Record
-from leakgauge.report.words import control_score, decibels
+from leakgauge.report.words import control_score, decibels, is_unsupported
 
 RESAMPLES = 2000
 ENOUGH = 3
@@ -57,7 +57,7 @@ class AttackRow:
 def attack_rows(records: Sequence[Record]) -> tuple[AttackRow, ...]:
     """One row per attack and per with or without a defence, in order of appearance."""
     groups: dict[tuple[str, bool], list[Record]] = {}
-    for record in records:
+    for record in (record for record in records if not is_unsupported(record)):
         groups.setdefault((record.attack, record.conditions.defence != "none"), []).append(record)
     return tuple(_row(attack, defended, members) for (attack, defended), members in groups.items())
 

@@ -85,8 +85,13 @@ def sentence(text: str) -> str:
 
 
 def is_attack(record: Record) -> bool:
-    """Whether a record counts as an attack; controls do not."""
-    return record.attack != CONTROL
+    """Whether a record counts as an attempt; controls do not, nor attacks that could not treat the network at all."""
+    return record.attack != CONTROL and not is_unsupported(record)
+
+
+def is_unsupported(record: Record) -> bool:
+    """Whether the attack could not treat the network or the protocol."""
+    return record.outcome == "UNSUPPORTED"
 
 
 def control_score(record: Record, index: int) -> ExampleScore | None:

@@ -70,6 +70,8 @@ def _outcome(
     seen: Observation, problem: Problem, trail: Trail, chosen: int, start: Tensor, explains: bool, residual: float
 ) -> tuple[Outcome, str]:
     if not bool(torch.isfinite(trail.values).any()):
+        if Outcome.TIMEOUT in trail.outcomes:
+            return Outcome.TIMEOUT, "Stopped before the first gradient evaluation; the result is the start."
         return Outcome.NONFINITE, "No restart ever had a finite objective; the network or the update overflows."
     ended = trail.outcomes[chosen]
     if explains and _is_flat(problem, trail.best[chosen : chosen + 1]):
