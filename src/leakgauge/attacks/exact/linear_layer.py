@@ -50,7 +50,7 @@ class LinearLayer(Attack):
         return Reconstruction(
             inputs=inputs.float(),
             labels=labels,
-            outcome=Outcome.DETERMINED if bool(certified.all()) and len(certified) else Outcome.INCONSISTENT,
+            outcome=self._outcome(seen, len(inputs), bool(certified.any())),
             explains=explains,
             certified=certified,
             confidence=certified.float(),
@@ -118,6 +118,12 @@ class LinearLayer(Attack):
         ).tensors
         residual = relative_residual(found, target.tensors)
         return labels, agrees(residual, seen, "float64"), residual
+
+    @staticmethod
+    def _outcome(seen: Observation, found: int, certified: bool) -> Outcome:
+        if seen.num_examples == 1:
+            return Outcome.DETERMINED if certified else Outcome.INCONSISTENT
+        return Outcome.CONVERGED if found == seen.num_examples else Outcome.UNDERDETERMINED
 
     @staticmethod
     def _note(consistent: float, found: int, wanted: int) -> str:

@@ -32,7 +32,7 @@ class GaussNewton:
     """
 
     iterations: int = 12
-    unknowns: int = 4096
+    unknowns: int = 6200
     numbers: int = 400_000_000
     chunk: int = 512
 
