@@ -35,13 +35,13 @@ class Network:
         self.module = copy.deepcopy(module).train(mode == "train")
         self.mode = mode
         self._seen: dict[str, Tensors] = {}
-        self.plain = False  # set while no torch.func transform is around: large convolutions may take their own path
+        self.held = False  # set while weights depend on nothing that is differentiated: large convolutions use it
         for name, layer in batch_norm_layers(self.module).items():
             layer.forward = MethodType(_pure_batch_norm(name, self._seen), layer)  # type: ignore[method-assign]
 
         for part in self.module.modules():
             if replaces(part):
-                part.forward = MethodType(convolution(lambda: self.plain), part)
+                part.forward = MethodType(convolution(lambda: self.held), part)
 
     def parameters(self) -> Tensors:
         """The module's own parameters by name, detached."""

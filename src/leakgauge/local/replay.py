@@ -169,11 +169,11 @@ def gradient(
         name: tensor if keep and tensor.requires_grad else tensor.detach().requires_grad_() for name, tensor in chosen.items()
     }
     with torch.enable_grad():
-        network.plain = not training.amp
+        network.held = keep and not training.amp and not any(tensor.requires_grad for tensor in chosen.values())
         try:
             result, after = value(leaves)
         finally:
-            network.plain = False
+            network.held = False
     parts = torch.autograd.grad(result, list(leaves.values()), create_graph=keep, allow_unused=True)
     found = {
         name: torch.zeros_like(leaf) if part is None else part for (name, leaf), part in zip(leaves.items(), parts, strict=True)
