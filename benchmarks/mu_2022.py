@@ -82,7 +82,7 @@ def main() -> None:
     rows = []
     names = ["mu-fc", *(f"{MAIN},convolutions={count}" for count in (1, 2, 3))]
     names += [f"mu-cnn:width={width},activation={kind}" for width in (12, 16, 24) for kind in ("sigmoid", "tanh")]
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(names) if arguments.series_pictures else ():
         model = lg.load_model(name, num_classes=2, input_shape=SHAPE, seed=0)
         bound = lg.counting_bound(model, SHAPE, 1)
         results = [rebuild(name, model, index) for index in range(arguments.series_pictures)]

@@ -43,7 +43,7 @@ QUICK: tuple[Row, ...] = (
     ("Eight pictures in one batch: more unknowns than equations", "lenet-dlg", EIGHT, "dlg", 60, 2),
 )
 # The picture of the sweep over noise.
-SWEPT: Row = ("A small photograph of a cat, no noise", "lenet-dlg", "demo:cat?size=24", "idlg", 4000, 8)
+SWEPT: Row = ("A small photograph of a cat, no noise", "lenet-dlg", "demo:cat?size=20", "idlg", 4000, 5)
 SWEPT_QUICK: Row = ("A small photograph of a cat, no noise", "lenet-dlg", "demo:cat?size=16", "idlg", 800, 3)
 
 
