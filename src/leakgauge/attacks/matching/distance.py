@@ -59,6 +59,9 @@ class _SquaredDistance(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, found: Tensor, target: Tensor, workspace: Tensor) -> Tensor:
         ctx.off, ctx.shape = workspace, found.shape
+        if len(workspace) <= PIECE:
+            torch.sub(found.reshape(-1), target.reshape(-1), out=workspace)
+            return torch.dot(workspace, workspace)
         pieces = (torch.split(tensor, PIECE) for tensor in (found.reshape(-1), target.reshape(-1), workspace))
         parts = zip(*pieces, strict=True)
         return torch.stack([torch.dot(torch.sub(one, other, out=off), off) for one, other, off in parts]).sum()
@@ -71,7 +74,7 @@ class _SquaredDistance(torch.autograd.Function):
         return off.reshape(ctx.shape), None, None
 
 
-PIECE = 1 << 16  # numbers handled at once
+PIECE = 1 << 18  # numbers handled at once
 
 
 class SquaredL2Once(Distance):
