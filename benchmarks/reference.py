@@ -37,11 +37,14 @@ def reference_loop(
     return pixels.detach(), count
 
 
-def training_step(model: nn.Module, inputs: Tensor, labels: Tensor) -> Callable[[], None]:
-    """One forward and backward pass in the parameters, as a client does it."""
+def training_step(model: nn.Module, inputs: Tensor, labels: Tensor, update: bool = True) -> Callable[[], None]:
+    """One training step of a client: forward and backward pass, and with `update` the SGD step (at next to no rate)."""
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-12)
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
         nn.functional.cross_entropy(model(inputs), labels).backward()
+        if update:
+            optimiser.step()
 
     return step

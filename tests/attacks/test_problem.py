@@ -122,7 +122,20 @@ def test_the_projection_knows_several_steps(steps: int) -> None:
     vector = residual(truth_point(batch.inputs))
     assert float(vector.square().sum()) < 1e-20
     others = sum(part.numel() for name, part in seen.tensors.items() if name != "linear.weight")
-    assert len(vector) == others + 2 * steps * seen.tensors["linear.weight"].shape[1]
+    rows, columns = seen.tensors["linear.weight"].shape
+    assert len(vector) == others + min(rows, 2 * 2 * steps) * columns
+
+
+def test_the_projection_shows_a_candidate_that_leaves_the_observed_directions() -> None:
+    """Two candidates whose output gradients cancel in the bias must not look alike: their weight gradients differ."""
+    batch = pictures(2, classes=10)
+    seen = observe(lenet(classes=10), batch, dtype="float64")
+    problem = problem_for(seen, batch.labels)
+    residual = problem.residual()
+    assert residual is not None
+    swapped = truth_point(batch.inputs.flip(0))
+    full, projected = float(problem.value(swapped)), float(residual(swapped).square().sum())
+    assert projected > 0.1 * full > 0
 
 
 @pytest.mark.parametrize("distance", [L1(), Cosine()])

@@ -15,6 +15,7 @@ from leakgauge.attacks.matching.target import Target
 from leakgauge.core.callables import Loss
 from leakgauge.local.network import Tensors
 from leakgauge.local.replay import replay
+from leakgauge.randomness import rng
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ class Problem:
     def residual(self) -> Callable[[Tensor], Tensor] | None:
         """The vector whose squared length is the objective, as a function of one flat vector; None where there is none.
 
-        The weight gradient of a linear layer with a bias is projected on the N left singular directions of the observed one
-        (N for each local step): it has no others, and the bias gradient still holds the candidate's deviations from them.
+        The weight gradient of a linear layer with a bias is projected on few directions (2 N for each local step) that hold
+        all of the observed one and show where a candidate leaves it; see `_bases`.
         """
         if self.priors or self.group is not None:
             return None
@@ -143,11 +144,21 @@ class Problem:
         return function
 
 
-def _bases(target: Tensors, count: int) -> Tensors:
-    """Left singular vectors (h, N) of each weight matrix (h, d) with more than N rows whose bias gradient is shared."""
+def _bases(target: Tensors, rank: int) -> Tensors:
+    """Orthonormal directions (h, r) for each weight gradient (h, d) whose bias gradient is shared and which has more rows.
+
+    The observed gradient has rank N, so its N left singular vectors hold all of it. A candidate's gradient may leave that
+    space, also by at most N dimensions: with one example the bias gradient would show it, with several N random further
+    directions do (they miss a matrix of rank N with probability zero).
+    """
     bases = {}
+    wanted = rank if rank == 1 else 2 * rank
     for name, tensor in target.items():
         bias = target.get(name.removesuffix("weight") + "bias")
-        if name.endswith("weight") and tensor.ndim == 2 and bias is not None and len(tensor) > count:
-            bases[name] = torch.linalg.svd(tensor, full_matrices=False).U[:, :count]
+        if name.endswith("weight") and tensor.ndim == 2 and bias is not None and len(tensor) > wanted:
+            basis = torch.linalg.svd(tensor, full_matrices=False).U[:, :rank]
+            if wanted > rank:
+                draws = torch.randn(len(tensor), wanted - rank, generator=rng(0, "projection", name)).to(basis)
+                basis = torch.linalg.qr(torch.cat([basis, draws], 1)).Q
+            bases[name] = basis
     return bases
