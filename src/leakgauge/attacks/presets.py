@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from leakgauge.attacks.matching.distance import L1, Cosine, Distance, SquaredL2
 from leakgauge.attacks.matching.matching import GradientMatching
 from leakgauge.attacks.matching.priors import Box, Prior, TotalVariation
@@ -74,18 +76,8 @@ def idlg(
     dtype: str = "float32",
 ) -> GradientMatching:
     """Improved DLG: labels first, from the last layer's gradient, then pixels by matching."""
-    return GradientMatching(
-        distance=_distance(distance),
-        priors=_priors(tv, box),
-        search=LBFGS(history=history),
-        start=_start(start),
-        refine=GaussNewton() if refine else None,
-        labels="recovered",
-        restarts=restarts,
-        mode=mode,
-        dtype=dtype,
-        name="idlg",
-    )
+    parts = dlg("recovered", restarts, start, distance, refine, history, tv, box, mode, dtype)
+    return replace(parts, name="idlg")
 
 
 @described(
