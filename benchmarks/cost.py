@@ -21,6 +21,7 @@ from benchmarks.reference import reference_loop, training_step
 from leakgauge.attacks.base import Limits
 from leakgauge.attacks.matching.labelling import settle_labels
 from leakgauge.attacks.matching.problem import Problem
+from leakgauge.attacks.matching.search.gauss_newton import LevenbergMarquardt
 
 
 def in_turns(pieces: dict[str, Callable[[], object]], rounds: int, warm: int = 2) -> dict[str, float]:
@@ -114,12 +115,41 @@ def restart_cost(rounds: int) -> str:
     )
 
 
+def refinement_cost(rounds: int) -> str:
+    """What one Levenberg-Marquardt step costs in gradient evaluations, against what the budget counts for it."""
+    seen = observe(lg.load_model("lenet-dlg", num_classes=10, input_shape=(3, 32, 32), seed=0), cifar_first()[3])
+    problem = problem_of(lg.GradientMatching(labels="joint"), seen)
+    residual, point = problem.residual(), torch.full((problem.size,), 0.5)
+    assert residual is not None
+
+    def iteration() -> LevenbergMarquardt:
+        return LevenbergMarquardt(residual, point, lg.GaussNewton(), lambda: False)
+
+    counted: list[float] = []
+
+    def step() -> None:
+        done = iteration().step()
+        assert done is not None
+        counted.append(done.evaluations)
+
+    pieces = {"columns": lambda: iteration()._jacobian(), "step": step, "evaluation": lambda: problem.evaluate(point[None])}
+    found = in_turns(pieces, rounds, warm=1)
+    columns, whole = (found[name] / found["evaluation"] / problem.size for name in ("columns", "step"))
+    return (
+        f"## Refinement (lenet-dlg, batch 1, {problem.size:,} unknowns)\n\n"
+        f"One column of the Jacobian costs {columns:.2f} gradient evaluations; with Gram matrix, factor and chords a step costs "
+        f"{whole:.2f} for each column, and the budget counts {statistics.median(counted) / problem.size:.2f}."
+    )
+
+
 def main(rounds: int = 25) -> None:
     torch.set_num_threads(1)
     print(f"Machine: {machine()}\n")
     print(evaluation_cost(rounds))
     print()
     print(restart_cost(5))
+    print()
+    print(refinement_cost(5))
 
 
 if __name__ == "__main__":

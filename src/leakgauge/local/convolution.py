@@ -1,9 +1,9 @@
 """Convolution whose second derivative leaves out what matching one gradient never needs: the share of the weights.
 
 PyTorch's own double backward computes it whenever the weights require a gradient, which they do here; for a network of
-millions of weights that is a fifth of an evaluation. Every piece below is a forward, backward-data or backward-weight pass of
-the original geometry. Used outside torch.func, and only where the weights do not depend on what is differentiated; results
-agree with PyTorch's to rounding.
+millions of weights that is about a sixth of an evaluation. Every piece below is a forward, backward-data or backward-weight
+pass of the original geometry. Used outside torch.func, and only where the weights do not depend on what is differentiated;
+results agree with PyTorch's to rounding.
 """
 
 from __future__ import annotations

@@ -58,10 +58,11 @@ def _iterate(
         if step is None:
             trail.outcomes[row] = Outcome.TIMEOUT
             return
-        trail.evaluations += step.evaluations
-        if step.value < float(trail.values[row]):
+        trail.evaluations += step.evaluations + 1
+        value = float(problem.value(step.point, "none").detach())  # the whole objective; the steps know its projection
+        if value < float(trail.values[row]):
             trail.best[row] = step.point
-            trail.values[row] = step.value
+            trail.values[row] = value
         trail.mark()
         trail.shoot()
         limits.progress(Progress(int(trail.evaluations), total, float(trail.values.min()), limits.seconds))

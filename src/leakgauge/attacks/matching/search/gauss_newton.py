@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-JVP_COST = 0.25  # a batched forward-mode product costs about this share of a gradient evaluation (benchmarks/RESULTS.md)
+JVP_COST = 0.25  # share of a gradient evaluation that one column of the Jacobian counts for; `make bench` measures it
 EXACT_BELOW = 1e-4  # damping under which float32 products would drown the smallest eigenvalues
 CHORDS = 8
 
