@@ -58,7 +58,10 @@ def network(name: str) -> nn.Module:
 
 
 def planted(name: str) -> tuple[lg.Observation, lg.Batch]:
-    batch = dataclasses.replace(pictures(3), names=(NAME, "b", "c"), labels=torch.tensor([2, 0, 2]))
+    if name in ("recursive", "hybrid"):  # they treat one example
+        batch = dataclasses.replace(pictures(1), names=(NAME,), labels=torch.tensor([2]))
+    else:
+        batch = dataclasses.replace(pictures(3), names=(NAME, "b", "c"), labels=torch.tensor([2, 0, 2]))
     model = network(name)
     client = lg.Client(model, defences=(lg.GaussianNoise(1e-9),))
     update = lg.GaussianNoise(std=1e-9).protect(client.train(batch, seed=CLIENT_SEED), generator=rng(DEFENCE_SEED, "defence"))

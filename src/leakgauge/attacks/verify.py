@@ -23,7 +23,8 @@ def relative_residual(found: Mapping[str, Tensor], target: Mapping[str, Tensor])
 
 def agrees(residual: float, seen: Observation, dtype: str) -> bool:
     """Whether a relative residual is no more than rounding in the coarser of the client's and the attack's arithmetic."""
-    return residual <= max(ROUNDING[seen.training.dtype], ROUNDING[dtype])
+    client = "bfloat16" if seen.training.amp else seen.training.dtype
+    return residual <= max(ROUNDING[client], ROUNDING[dtype])
 
 
 def has_signal(seen: Observation) -> bool:

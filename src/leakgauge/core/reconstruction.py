@@ -42,6 +42,36 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class LayerReport:
+    """One row of a closed form's table: what a layer's equations gave.
+
+    Args:
+        name: of the layer, or of several solved together.
+        method: which equations were used.
+        unknowns: values of the layer's input.
+        equations: rows of the system, dependent ones counted too.
+        rank: of the system; below `unknowns` the input is not determined by this layer alone.
+        condition: largest over smallest singular value of the balanced system that the solver met.
+        residual: ||A x - b|| / ||b||.
+        predicted_error: expected error of a value of the input, root mean square; inf where rank is missing.
+    """
+
+    name: str
+    method: str
+    unknowns: int
+    equations: int
+    rank: int
+    condition: float
+    residual: float
+    predicted_error: float
+
+    @property
+    def rank_deficiency(self) -> int:
+        """unknowns - rank."""
+        return self.unknowns - self.rank
+
+
+@dataclass(frozen=True)
 class Stats:
     """Work done and what it led to.
 
@@ -58,6 +88,9 @@ class Stats:
         notes: conditions that the attack itself states, such as how labels were found.
         options: the options the attack ran with.
         seed: the seed of its draws, where it was called with one.
+        layers: what each layer's equations gave, output side first; empty for attacks that solve no layers.
+        radius: error radius that the attack itself states, as a share of the range; inf where there is none, NaN where the
+            attack states none.
     """
 
     evaluations: int = 0
@@ -72,6 +105,8 @@ class Stats:
     notes: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     seed: int | None = None
+    layers: tuple[LayerReport, ...] = ()
+    radius: float = float("nan")
 
 
 @dataclass(frozen=True)

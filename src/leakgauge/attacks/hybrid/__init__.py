@@ -1,0 +1,1 @@
+"""The hybrid of linear systems and matching (Chen & Campbell 2022)."""

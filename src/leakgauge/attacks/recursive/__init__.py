@@ -1,0 +1,1 @@
+"""R-GAP: the input layer by layer, from the output side, by linear systems."""
