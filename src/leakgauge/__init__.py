@@ -6,6 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leakgauge.analysis.leakage_score import LeakageScore as LeakageScore
+    from leakgauge.analysis.leakage_score import leakage_score as leakage_score
+    from leakgauge.analysis.rank_profile import RankProfile as RankProfile
+    from leakgauge.analysis.rank_profile import rank_profile as rank_profile
+    from leakgauge.analysis.recommend import Recommendation as Recommendation
+    from leakgauge.analysis.recommend import recommendations as recommendations
+    from leakgauge.analysis.security import Security as Security
+    from leakgauge.analysis.security import security as security
     from leakgauge.attacks.base import Attack as Attack
     from leakgauge.attacks.base import Limits as Limits
     from leakgauge.attacks.labels.recover import recover_labels as recover_labels
@@ -100,6 +108,7 @@ _WHERE = {
     "LBFGS": "leakgauge.attacks.matching.search.lbfgs",
     "LaplacianNoise": "leakgauge.defences.noise",
     "LayerWeighted": "leakgauge.attacks.matching.distance",
+    "LeakageScore": "leakgauge.analysis.leakage_score",
     "LeakgaugeError": "leakgauge.errors",
     "Limits": "leakgauge.attacks.base",
     "LocalTraining": "leakgauge.core.training",
@@ -108,7 +117,10 @@ _WHERE = {
     "Observation": "leakgauge.core.observation",
     "Outcome": "leakgauge.core.reconstruction",
     "Prune": "leakgauge.defences.compression",
+    "RankProfile": "leakgauge.analysis.rank_profile",
+    "Recommendation": "leakgauge.analysis.recommend",
     "Reconstruction": "leakgauge.core.reconstruction",
+    "Security": "leakgauge.analysis.security",
     "SquaredL2": "leakgauge.attacks.matching.distance",
     "ThreatModel": "leakgauge.core.threat",
     "TotalVariation": "leakgauge.attacks.matching.priors",
@@ -118,13 +130,17 @@ _WHERE = {
     "catalogue": "leakgauge.registry",
     "counting_bound": "leakgauge.chain.counting",
     "identification": "leakgauge.measures.identification",
+    "leakage_score": "leakgauge.analysis.leakage_score",
     "load_data": "leakgauge.data",
     "load_model": "leakgauge.models",
     "pack": "leakgauge.core.pack",
     "protocol_from_toml": "leakgauge.core.protocol_file",
+    "rank_profile": "leakgauge.analysis.rank_profile",
+    "recommendations": "leakgauge.analysis.recommend",
     "recover_labels": "leakgauge.attacks.labels.recover",
     "rng": "leakgauge.randomness",
     "score": "leakgauge.measures.score",
+    "security": "leakgauge.analysis.security",
     "validate": "leakgauge.federated.validate",
 }
 
@@ -151,6 +167,7 @@ __all__ = [
     "L2Norm",
     "LaplacianNoise",
     "LayerWeighted",
+    "LeakageScore",
     "LeakgaugeError",
     "Limits",
     "LocalTraining",
@@ -159,7 +176,10 @@ __all__ = [
     "Observation",
     "Outcome",
     "Prune",
+    "RankProfile",
+    "Recommendation",
     "Reconstruction",
+    "Security",
     "SquaredL2",
     "ThreatModel",
     "TotalVariation",
@@ -169,13 +189,17 @@ __all__ = [
     "catalogue",
     "counting_bound",
     "identification",
+    "leakage_score",
     "load_data",
     "load_model",
     "pack",
     "protocol_from_toml",
+    "rank_profile",
+    "recommendations",
     "recover_labels",
     "rng",
     "score",
+    "security",
     "validate",
 ]
 
