@@ -239,3 +239,15 @@ def test_cancelling_reaches_the_attack() -> None:
     case = Case("lenet-dlg:width=2", "demo:cat?size=8", "inverting-gradients", budget=100_000)
     polls = iter(range(1000))
     assert run_case(case, cancelled=lambda: next(polls) > 5).outcome == "TIMEOUT"
+
+
+def test_the_table_and_the_radius_of_a_closed_form_reach_the_record() -> None:
+    record = run_case(Case("lenet-dlg", "demo:cat?size=16", "recursive"), device="cpu")
+    assert record.outcome == "DETERMINED"
+    assert record.certified == 1
+    assert [layer.name for layer in record.layers] == ["conv3", "conv2", "conv1"]
+    assert all(layer.rank_deficiency == 0 for layer in record.layers)
+    assert 0 < record.radius < 1e-3
+    assert record.scores[0].psnr > 90
+    assert not run_case(CASE).layers
+    assert math.isnan(run_case(CASE).radius)

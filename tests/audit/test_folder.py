@@ -14,6 +14,7 @@ import torch
 from leakgauge.audit import folder
 from leakgauge.audit.folder import load_records, record_to_json, save_record
 from leakgauge.audit.record import Conditions, Control, ExampleScore, Pictures, Record, Series
+from leakgauge.core.reconstruction import LayerReport
 from leakgauge.errors import DataError
 
 
@@ -64,6 +65,11 @@ def make(key: str = "one", **changes: Any) -> Record:
         "control": Control("mid-grey", scores[1:]),
         "series": Series("noise", 1e-3, "0.001"),
         "reproduce": "leakgauge demo",
+        "layers": (
+            LayerReport("conv2", "gradient equations", 30, 90, 30, 4.5, 1e-7, 2e-9),
+            LayerReport("conv1", "weight equations", 20, 18, 17, math.nan, 0.1, math.inf),
+        ),
+        "radius": 3e-6,
         "pictures": Pictures(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8).double(), None, torch.rand(2, 2, 3, 8, 8)),
     }
     return Record(key=key, **{**settings, **changes})
@@ -87,12 +93,34 @@ def assert_same(one: Record, other: Record) -> None:
         {"pictures": None},
         {"scores": (), "control": None, "series": None},
         {"curve": (), "notes": (), "frame_evaluations": ()},
+        {"layers": (), "radius": math.nan},
     ],
 )
 def test_a_saved_record_loads_back_equal(tmp_path: Path, changes: dict[str, Any]) -> None:
     record = make(**changes)
     save_record(record, tmp_path / "run")
     assert_same(load_records(tmp_path / "run")[0], record)
+
+
+def test_a_folder_of_an_earlier_version_loads_without_a_table_of_layers(tmp_path: Path) -> None:
+    record = make()
+    path = save_record(record, tmp_path) / "record.json"
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    assert entries["layers"][1]["predicted_error"] == "inf"
+    del entries["layers"], entries["radius"]
+    path.write_text(json.dumps(entries), encoding="utf-8")
+    (loaded,) = load_records(tmp_path)
+    assert loaded.layers == ()
+    assert math.isnan(loaded.radius)
+    assert_same(loaded, replace(record, layers=(), radius=math.nan))
+
+
+@pytest.mark.parametrize("layers", [[{"name": "conv"}], ["conv"], 3, [{"rank": "many"}]])
+def test_a_damaged_table_of_layers_is_named(tmp_path: Path, layers: object) -> None:
+    path = save_record(make(), tmp_path) / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "layers": layers}), encoding="utf-8")
+    with pytest.raises(DataError, match="damaged"):
+        load_records(tmp_path)
 
 
 def test_the_order_of_saving_is_kept_and_saving_again_replaces(tmp_path: Path) -> None:

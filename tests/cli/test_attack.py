@@ -28,6 +28,30 @@ def test_a_closed_form_is_certified(leakgauge: Leakgauge, captured: Path) -> Non
     assert load_file("run/reconstruction.safetensors")["certified"].tolist() == [True]
 
 
+def test_a_closed_form_layer_by_layer_prints_its_table_and_its_certificate(leakgauge: Leakgauge) -> None:
+    made = leakgauge("capture", "lenet-dlg", "--data", "demo:cat?size=16", "--out", "o.safetensors")
+    assert made.code == 0, made.err
+    words = ("attack", "o.safetensors", "--model", "lenet-dlg", "--with", "recursive", "--out", "run")
+    done = leakgauge(*words)
+    assert done.code == 0, done.err
+    for part in (
+        "In the end none of them lacked equations.",
+        "Layer by layer: recursive",
+        "gradient equations",
+        "conv1",
+        "3,600",
+    ):
+        assert part in done.out
+    assert "Certified: the update determines this picture up to an error radius of 0.000" in done.out
+    exported = leakgauge(*words, "--json").json
+    assert [layer["name"] for layer in exported["layers"]] == ["conv3", "conv2", "conv1"]
+    assert 0 < exported["radius"] < 1e-3
+    assert leakgauge("report", "run", "--html", "page.html", "--redact").code == 0
+    page = Path("page.html").read_text()
+    assert "gradient and weight equations" in page
+    assert "data:image/png" not in page
+
+
 def test_json_is_one_object_and_nothing_is_scored_without_the_truth(leakgauge: Leakgauge, captured: Path) -> None:
     done = leakgauge(*attack(captured, "idlg:refine=false,restarts=1", "--budget", 12, "--json"))
     assert done.code == 0, done.err

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from e2e_run import Leakgauge, start
 
-from leakgauge.cli.demo_cases import NOISE, planned_cases
+from leakgauge.cli.demo_cases import NARROW, NOISE, planned_cases
+from leakgauge.registry import catalogue
 
 
 def records(folder: Path) -> list[dict[str, object]]:
@@ -29,6 +30,11 @@ def test_the_table_holds_what_the_demo_promises(quick: bool) -> None:
     assert any(case.attack == "linear-layer" and "size=64" in str(case.data) for case in cases)
     assert {case.seed for case in cases} == {case.attack_seed for case in cases} == {3}
     assert len({case.title for case in cases}) == len(cases)
+    solved = [case for case in cases if case.attack == "recursive"]
+    assert any(case.model == "cnn6:bias=last" and "size=32" in str(case.data) for case in solved)
+    assert any(case.model == NARROW for case in solved), "a first layer that lacks equations"
+    assert quick or any(case.model == "cnn6-d:bias=last" for case in solved)
+    assert {case.attack.partition(":")[0] for case in cases} <= {entry.name for entry in catalogue("attacks")}
 
 
 def test_ctrl_c_keeps_what_is_done_and_still_writes_the_page(tmp_path: Path) -> None:
@@ -59,6 +65,12 @@ def test_the_quick_demo_rebuilds_pictures_and_says_what_it_cannot(leakgauge: Lea
     )
     assert sum(psnr >= 30 for psnr, _ in best) >= 4
     assert any(not record["determinable"] for record in held)
+    certain = {record["title"]: record["certified"] for record in held if record["attack"] == "recursive"}
+    assert sorted(certain.values()) == [0, 1], certain
+    assert "Equations of lenet-dlg on 3 x 32 x 32" in done.out
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert "What the networks give away by counting" in page
+    assert "That is proof" in page
     again = leakgauge("demo", "--quick", "--out", tmp_path / "two", timeout=300)
     assert again.code == 0, again.err
     first, second = ({record["key"]: record["scores"] for record in records(tmp_path / name)} for name in ("one", "two"))

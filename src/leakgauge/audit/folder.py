@@ -16,12 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from leakgauge.audit.record import Conditions, Control, ExampleScore, Pictures, Record, Series, finite
+from leakgauge.core.reconstruction import LayerReport
 from leakgauge.errors import DataError
 
 FORMAT = 1
 RECORDS = "records"
 RECORD_FILE = "record.json"
 PICTURE_FILE = "pictures.safetensors"
+LATER = {"layers": (), "radius": None}  # entries that records written by earlier versions lack
 
 
 def save_record(record: Record, directory: str | Path, *, order: int | None = None) -> Path:
@@ -101,6 +103,7 @@ def record_to_json(record: Record) -> dict[str, Any]:
     entries["scores"] = [asdict(score) for score in record.scores]
     entries["control"] = asdict(record.control) if record.control else None
     entries["series"] = asdict(record.series) if record.series else None
+    entries["layers"] = [asdict(layer) for layer in record.layers]
     strict: dict[str, Any] = strict_json(entries)
     return strict
 
@@ -111,6 +114,7 @@ def record_from_json(entries: Mapping[str, Any], pictures: Pictures | None = Non
     Raises:
         KeyError, TypeError, ValueError: if an entry is missing or of the wrong kind.
     """
+    entries = LATER | dict(entries)
     given = {item.name: entries[item.name] for item in fields(Record) if item.name != "pictures"}
     control, series = given["control"], given["series"]
     given |= {
@@ -125,6 +129,8 @@ def record_from_json(entries: Mapping[str, Any], pictures: Pictures | None = Non
         "control": control and Control(str(control["rule"]), tuple(_score(score) for score in control["scores"])),
         "series": series and Series(str(series["name"]), _number(series["value"]), str(series["text"])),
         "pictures": pictures,
+        "layers": tuple(_layer(layer) for layer in given["layers"]),
+        "radius": _number(given["radius"]),
     }
     for name in ("key", "title", "attack", "outcome", "outcome_text", "cause", "bound", "reproduce"):
         if not isinstance(given[name], str):
@@ -188,6 +194,19 @@ def strict_json(value: Any) -> Any:
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
+
+
+def _layer(entries: Mapping[str, Any]) -> LayerReport:
+    return LayerReport(
+        name=str(entries["name"]),
+        method=str(entries["method"]),
+        unknowns=int(entries["unknowns"]),
+        equations=int(entries["equations"]),
+        rank=int(entries["rank"]),
+        condition=_number(entries["condition"]),
+        residual=_number(entries["residual"]),
+        predicted_error=_number(entries["predicted_error"]),
+    )
 
 
 def _score(entries: Mapping[str, Any]) -> ExampleScore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -99,6 +100,8 @@ def record_of(
         determinable=bound.determinable if bound else True,
         series=series,
         reproduce=reproduce,
+        layers=stats.layers,
+        radius=stats.radius if math.isfinite(stats.radius) else math.nan,
     )
     return _with_pictures(record, seen.spec, guess, batch, frames)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from leakgauge.core.reconstruction import LayerReport
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -146,6 +148,8 @@ class Record:
         series: membership in a sweep, or None.
         reproduce: the command that makes this record again.
         pictures: the tensors behind the pictures.
+        layers: what each layer's equations gave, output side first; empty for attacks that solve no layers.
+        radius: error radius that the attack states, as a share of the range of pixel values; NaN where it states none.
     """
 
     key: str
@@ -172,6 +176,8 @@ class Record:
     series: Series | None = None
     reproduce: str = ""
     pictures: Pictures | None = field(default=None, repr=False)
+    layers: tuple[LayerReport, ...] = ()
+    radius: float = math.nan
 
     @property
     def worst(self) -> ExampleScore | None:

@@ -14,6 +14,7 @@ from leakgauge.cli.capture import capture_command
 from leakgauge.cli.check import check_command
 from leakgauge.cli.demo import demo_command
 from leakgauge.cli.doctor import doctor_command
+from leakgauge.cli.inspect import inspect_command
 from leakgauge.cli.listing import list_command
 from leakgauge.cli.pack import pack_command
 from leakgauge.cli.reporting import report_command
@@ -34,6 +35,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,
     "check": check_command,
+    "inspect": inspect_command,
     "capture": capture_command,
     "pack": pack_command,
     "validate": validate_command,

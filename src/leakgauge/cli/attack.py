@@ -189,9 +189,14 @@ def _after(record: Record, folder: Path, expected: float | None, as_json: bool) 
     if as_json:
         print_json(record_to_json(record) | places | {"expected_seconds": expected, "time": time.strftime("%Y-%m-%dT%H:%M:%S")})
         return
-    from leakgauge.report.terminal import records_table
+    from leakgauge.report.layers import layers_sentence
+    from leakgauge.report.terminal import layers_table, records_table
+    from leakgauge.report.words import certificate
 
     result_console().print(records_table([record]))
+    if record.layers:
+        say(layers_sentence(record))
+        result_console().print(layers_table(record))
     say(f"{record.outcome}: {record.outcome_text}")
     if record.cause:
         say(record.cause)
@@ -199,6 +204,8 @@ def _after(record: Record, folder: Path, expected: float | None, as_json: bool) 
         f"Explains the update: {'yes' if record.explains else 'no'}; certified: {record.certified}; "
         f"{record.evaluations} evaluations in {record.seconds:.1f} s."
     )
+    if record.certified:
+        say(f"Certified: {certificate(record)}.")
     if not record.scores:
         say("No truth was given (--truth FILE), so nobody can say here how near this is to the original.")
     say(f"Record and reconstruction: {folder}")

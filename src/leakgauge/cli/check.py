@@ -12,6 +12,7 @@ from leakgauge.cli.options import Classes, Json, Model, ModelSeed, Seed, Threads
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from leakgauge.audit.architecture import Architecture
     from leakgauge.audit.record import Record
 
 PAGE = "report.html"
@@ -36,8 +37,9 @@ def check_command(
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where records and page go.")] = "leakgauge-check",
     as_json: Json = False,
 ) -> None:
-    """Check a network without any data of yours: counting bound, closed form, matching and control, one page."""
+    """Check a network without any data of yours: equations counted, closed forms, matching and control, one page."""
     started = time.monotonic()
+    from leakgauge.audit.architecture import architecture_of, save_architectures
     from leakgauge.audit.folder import save_record
     from leakgauge.cli.checking import planned_parts, run_parts
     from leakgauge.cli.networks import load_weights, outputs_of
@@ -59,6 +61,8 @@ def check_command(
     state = "untrained" if weights is None and not model.startswith("hf:") else "as given"
     command = _command(model, shape, batch, steps, lr, classes, weights, model_seed, seed, threads)
     parts = planned_parts(network, model, state, sides, batch, outputs, training, seed, command)
+    architecture = architecture_of(network, model, sides)
+    save_architectures([architecture], folder)
     records: list[Record] = []
     deadline = started + SECONDS - RESERVE
     with interruptible("Stopping; what is done is kept.") as stopped, Bar("check", as_json) as bar:
@@ -67,8 +71,8 @@ def check_command(
             records.append(record)
     if not records:
         raise LeakgaugeError("Stopped before any part had ended; there is nothing to report.")
-    write_html(records, folder / PAGE)
-    _tell(model, network, sides, batch, outputs, records, folder, started, as_json)
+    write_html(records, folder / PAGE, architectures=[architecture])
+    _tell(network, architecture, batch, outputs, records, folder, started, as_json)
 
 
 def _command(
@@ -112,9 +116,8 @@ def _clear(folder: Path) -> None:
 
 
 def _tell(
-    model: str,
     network: Any,
-    shape: tuple[int, int, int],
+    architecture: Architecture,
     batch: int,
     outputs: int,
     records: list[Record],
@@ -127,10 +130,12 @@ def _tell(
     from leakgauge.chain.counting import counting_bound
     from leakgauge.cli.console import print_json, result_console, say
     from leakgauge.report.json_export import to_json
+    from leakgauge.report.layers import deficit_sentence
+    from leakgauge.report.proof import proof_seconds, proof_sentences
     from leakgauge.report.summary import summarise
-    from leakgauge.report.terminal import records_table
+    from leakgauge.report.terminal import architecture_table, records_table
 
-    bounds = {size: counting_bound(network, shape, size) for size in dict.fromkeys((1, batch))}
+    bounds = {size: counting_bound(network, architecture.shape, size) for size in dict.fromkeys((1, batch))}
     unsupported = [
         {"attack": record.attack, "batch_size": record.conditions.batch_size, "reason": record.cause}
         for record in records
@@ -139,8 +144,8 @@ def _tell(
     page = folder / PAGE
     if as_json:
         facts = {
-            "model": model,
-            "input": list(shape),
+            "model": architecture.model,
+            "input": list(architecture.shape),
             "classes": outputs,
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "bounds": {str(size): asdict(bound) for size, bound in bounds.items()},
@@ -148,12 +153,18 @@ def _tell(
             "page": str(page),
             "seconds": time.monotonic() - started,
         }
-        print_json(facts | to_json(records))
+        print_json(facts | to_json(records, architectures=[architecture]))
         return
+    if architecture.layers:
+        result_console().print(architecture_table(architecture))
+    for line in (architecture.verdict, deficit_sentence(architecture)):
+        say(line)
     for size, bound in bounds.items():
         say(f"Batch of {size}: {bound.verdict}")
     result_console().print(records_table([record for record in records if record.outcome != "UNSUPPORTED"]))
     for entry in unsupported:
         say(f"{entry['attack']} on a batch of {entry['batch_size']} does not apply: {entry['reason']}")
     say(summarise(records).headline)
+    for line in (*proof_sentences(records), *proof_seconds(records)):
+        say(line)
     say(f"The page: {page.resolve()} ({time.monotonic() - started:.0f} s in all)")

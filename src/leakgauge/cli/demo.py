@@ -23,19 +23,25 @@ def demo_command(
 ) -> None:
     """Rebuild real pictures from what clients share, with several attacks and a defence, into one page."""
     started = time.monotonic()
+    from leakgauge.audit.architecture import architecture_of, save_architectures
     from leakgauge.audit.folder import load_records
     from leakgauge.cli.console import remark, result_console, say
-    from leakgauge.cli.demo_cases import planned_cases
+    from leakgauge.cli.demo_cases import COUNTED, COUNTED_QUICK, planned_cases
     from leakgauge.cli.places import output_folder
     from leakgauge.cli.progress import Bar, interruptible
     from leakgauge.cli.workers import play_all
     from leakgauge.errors import LeakgaugeError
+    from leakgauge.models import load_model
     from leakgauge.report.html import write_html
-    from leakgauge.report.terminal import records_table
+    from leakgauge.report.proof import proof_seconds, proof_sentences
+    from leakgauge.report.terminal import architecture_table, records_table
 
     folder = output_folder(out)
     _clear(folder)
     cases = planned_cases(quick, seed)
+    named = COUNTED_QUICK if quick else COUNTED
+    counted = [architecture_of(load_model(name, input_shape=shape, seed=seed), name, shape) for name, shape in named]
+    save_architectures(counted, folder)
     remark(f"{len(cases)} cases on bundled pictures; records and page go to {folder}.")
     kept = 0
     problem: LeakgaugeError | None = None
@@ -51,8 +57,11 @@ def demo_command(
         raise problem or LeakgaugeError("Stopped before any case had ended; there is nothing to report.")
     records = load_records(folder)
     page = folder / PAGE
-    write_html(records, page)
+    write_html(records, page, architectures=counted)
     result_console().print(records_table(records))
+    result_console().print(architecture_table(counted[0]))
+    for line in (counted[0].verdict, *proof_sentences(records), *proof_seconds(records)):
+        say(line)
     if kept < len(cases):
         say(f"{kept} of {len(cases)} cases ended; the page holds those.")
     say(f"The page: {page.resolve()} ({time.monotonic() - started:.0f} s in all)")

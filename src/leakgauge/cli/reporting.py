@@ -28,6 +28,7 @@ def report_command(
     from leakgauge.cli.rules import breaches, parse_rule
 
     rules = [parse_rule(text) for text in fail_if or ()]
+    from leakgauge.audit.architecture import load_architectures
     from leakgauge.audit.folder import load_records
     from leakgauge.cli.console import result_console, say
     from leakgauge.cli.places import output_file
@@ -35,16 +36,16 @@ def report_command(
     for file in (html, json_file):
         if file is not None:
             output_file(file)
-    records = load_records(folder)
+    records, counted = load_records(folder), load_architectures(folder)
     if html is not None:
         from leakgauge.report.html import write_html
 
-        write_html(records, html, redact)
+        write_html(records, html, redact, architectures=counted)
         say(f"Page: {html}")
     if json_file is not None:
         from leakgauge.report.json_export import write_json
 
-        write_json(records, json_file, redact)
+        write_json(records, json_file, redact, counted)
         say(f"JSON: {json_file}")
     if html is None and json_file is None:
         from leakgauge.report.terminal import print_report

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import fields
 
 from leakgauge.audit.record import Conditions, Record
+from leakgauge.report.proof import proofs
 from leakgauge.report.words import (
     NOT_FOUND,
     NOT_FOUND_SENTENCE,
@@ -39,7 +40,7 @@ def recommendations(records: Sequence[Record]) -> tuple[str, ...]:
     attacks = [record for record in records if is_attack(record) and record.scores]
     if not attacks:
         return ("Nothing follows from these records about what to change: no attack was compared with an original.",)
-    advice = [*_from_series(attacks), *_from_contrasts(attacks)]
+    advice = [*_from_series(attacks), *_from_contrasts(attacks), *_from_layers(attacks)]
     if advice:
         return tuple(dict.fromkeys(advice))
     if any(record_verdict(record) in FOUND for record in attacks):
@@ -88,6 +89,17 @@ def _from_contrasts(records: Sequence[Record]) -> Iterator[str]:
             ):
                 unknowns = " By the counting bound such a batch cannot be determined without a prior."
             yield f"{sentence(change.format(old=old, new=new))[:-1]}: {NOT_FOUND_SENTENCE}.{unknowns} {caveat}"
+
+
+def _from_layers(records: Sequence[Record]) -> Iterator[str]:
+    """Networks whose layers, solved one after the other, gave the picture away with a certificate."""
+    models = dict.fromkeys(record.conditions.model for record in records if record.layers and proofs(record))
+    if models:
+        yield (
+            f"The architecture: the layers of {listed(list(models))} determine a picture that is alone in its batch, as a closed "
+            "form proved. The command 'leakgauge inspect' names changes of the first layer that leave values open. What they "
+            "cost in accuracy is not measured here, and what is left open a prior may still guess."
+        )
 
 
 def _contrasts(records: Sequence[Record], name: str) -> Iterator[tuple[object, object]]:
@@ -162,4 +174,4 @@ def untested(records: Sequence[Record]) -> tuple[str, ...]:
         gaps.append("any defence")
     else:
         gaps.append("attacks made for the defences that were used")
-    return tuple(gaps)
+    return tuple(dict.fromkeys(gaps))

@@ -7,8 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leakgauge.audit.architecture import Architecture
 from leakgauge.audit.record import Record
-from leakgauge.report import redaction, words
+from leakgauge.report import layers, redaction, words
 from leakgauge.report.files import write_text
 from leakgauge.report.page import Page, build_page
 
@@ -19,7 +20,14 @@ TITLE = "What could be rebuilt from what a client shares"
 INVISIBLE = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127, *range(8203, 8208), *range(8234, 8239), *range(8294, 8298)))
 
 
-def render_html(records: Sequence[Record], *, title: str = TITLE, redact: bool = False, date: str | None = None) -> str:
+def render_html(
+    records: Sequence[Record],
+    *,
+    title: str = TITLE,
+    redact: bool = False,
+    date: str | None = None,
+    architectures: Sequence[Architecture] = (),
+) -> str:
     """The page as text.
 
     Args:
@@ -27,8 +35,9 @@ def render_html(records: Sequence[Record], *, title: str = TITLE, redact: bool =
         title: heading of the page.
         redact: leave out originals and what comes near them (see `redaction`).
         date: shown beneath the title where given; the page is the same bytes for the same arguments.
+        architectures: networks that were counted.
     """
-    return render_page(build_page(records, redact), title=title, date=date)
+    return render_page(build_page(records, redact, architectures), title=title, date=date)
 
 
 def render_page(page: Page, *, title: str = TITLE, date: str | None = None) -> str:
@@ -42,20 +51,27 @@ def render_page(page: Page, *, title: str = TITLE, date: str | None = None) -> s
             title=title,
             date=date,
             words=words,
+            layers=layers,
             redaction=redaction.EXPLANATION if page.redacted else "",
         )
     )
 
 
 def write_html(
-    records: Sequence[Record], path: str | Path, redact: bool = False, *, title: str = TITLE, date: str | None = None
+    records: Sequence[Record],
+    path: str | Path,
+    redact: bool = False,
+    *,
+    title: str = TITLE,
+    date: str | None = None,
+    architectures: Sequence[Architecture] = (),
 ) -> None:
     """Writes the page to a file.
 
     Raises:
         DataError: if the file cannot be written.
     """
-    write_text(path, render_html(records, title=title, redact=redact, date=date))
+    write_text(path, render_html(records, title=title, redact=redact, date=date, architectures=architectures))
 
 
 @cache

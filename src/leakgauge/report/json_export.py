@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from leakgauge.audit.folder import record_to_json
+from leakgauge.audit.architecture import Architecture
+from leakgauge.audit.folder import record_to_json, strict_json
 from leakgauge.audit.record import Record
 from leakgauge.report.files import write_text
 from leakgauge.report.gallery import pictures_of
@@ -15,7 +17,7 @@ from leakgauge.report.page import Page, build_page
 from leakgauge.report.words import example_verdict, record_verdict
 
 
-def to_json(records: Sequence[Record], redact: bool = False) -> dict[str, Any]:
+def to_json(records: Sequence[Record], redact: bool = False, architectures: Sequence[Architecture] = ()) -> dict[str, Any]:
     """`{"verdict": ..., "records": [...]}` of the page that `render_html` would make.
 
     Pictures themselves are not in it. Each list entry has the SHA-256 of the PNG file that the page shows; `verdict.pictures`
@@ -24,8 +26,9 @@ def to_json(records: Sequence[Record], redact: bool = False) -> dict[str, Any]:
     Args:
         records: what to report.
         redact: leave out what a redacted page leaves out.
+        architectures: networks that were counted; they stand in `verdict.architectures`.
     """
-    return page_to_json(build_page(records, redact))
+    return page_to_json(build_page(records, redact, architectures))
 
 
 def page_to_json(page: Page) -> dict[str, Any]:
@@ -34,6 +37,7 @@ def page_to_json(page: Page) -> dict[str, Any]:
     if page.summary.worst is not None:
         verdict["worst"]["key"] = page.records[page.summary.worst.record].key
     verdict["redacted"] = page.redacted
+    verdict["architectures"] = strict_json([asdict(one) for one in page.architectures])
     verdict["pictures"] = [{"record": page.records[number - 1].key} | picture.to_json() for number, picture in page.repeated]
     pictures = {card.number: [picture.to_json() for picture in pictures_of(card.examples)] for card in page.cards}
     records = []
@@ -45,10 +49,12 @@ def page_to_json(page: Page) -> dict[str, Any]:
     return {"verdict": verdict, "records": records}
 
 
-def write_json(records: Sequence[Record], path: str | Path, redact: bool = False) -> None:
+def write_json(
+    records: Sequence[Record], path: str | Path, redact: bool = False, architectures: Sequence[Architecture] = ()
+) -> None:
     """Writes `to_json` to a file.
 
     Raises:
         DataError: if the file cannot be written.
     """
-    write_text(path, json.dumps(to_json(records, redact), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(to_json(records, redact, architectures), indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+from leakgauge.audit.architecture import Architecture
 from leakgauge.audit.record import Conditions, Record
 from leakgauge.report.figures import curve_svg, curve_text
 from leakgauge.report.gallery import ORIGINAL, RECONSTRUCTION, Detail, Example, Picture, examples_of, pictures_of
-from leakgauge.report.redaction import scrub_text, strip_pixels
+from leakgauge.report.layers import LayerRow, Network, layer_rows, layers_sentence, network_in_words
+from leakgauge.report.proof import merely_explains
+from leakgauge.report.redaction import scrub_architectures, scrub_text, strip_pixels
 from leakgauge.report.summary import Summary, summarise
 from leakgauge.report.words import is_attack, record_verdict, seconds_in_words
 
@@ -64,11 +67,18 @@ class Card:
     curve_text: str
     conditions: tuple[tuple[str, str], ...]
     seconds: str
+    layers: tuple[LayerRow, ...] = ()
+    layers_text: str = ""
 
     def size(self) -> int:
         """Estimated bytes on the page."""
         pictures = sum(len(picture.uri) + 400 for picture in pictures_of(self.examples))
-        return pictures + len(self.curve) + 7000 + 900 * len(self.examples)
+        return pictures + len(self.curve) + 7000 + 900 * len(self.examples) + 1000 * len(self.layers)
+
+    @property
+    def merely_explains(self) -> bool:
+        """Whether the result explains the update and is not the original."""
+        return merely_explains(self.record)
 
     @property
     def further(self) -> int:
@@ -119,6 +129,7 @@ class Page:
         shortened: what was left out to keep the page small, or ''.
         redacted: whether originals and what comes near them are left out.
         records: all records, cards or not; redacted where the page is.
+        architectures: networks that were counted; redacted where the page is.
     """
 
     summary: Summary
@@ -128,6 +139,12 @@ class Page:
     shortened: str
     redacted: bool
     records: tuple[Record, ...]
+    architectures: tuple[Architecture, ...] = ()
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The counted networks in words."""
+        return tuple(map(network_in_words, self.architectures))
 
     @property
     def front(self) -> tuple[Picture, ...]:
@@ -151,18 +168,20 @@ class Page:
     def size(self) -> int:
         """Estimated bytes of the page."""
         repeated = sum(len(picture.uri) + 400 for _, picture in self.repeated)
-        return 60_000 + repeated + sum(card.size() for card in self.cards)
+        counted = 1000 * sum(len(one.layers) + len(one.reasons) for one in self.architectures)
+        return 60_000 + repeated + counted + sum(card.size() for card in self.cards)
 
 
-def build_page(records: Sequence[Record], redact: bool = False) -> Page:
+def build_page(records: Sequence[Record], redact: bool = False, architectures: Sequence[Architecture] = ()) -> Page:
     """The page at the finest level of detail that stays below 5 MB."""
+    counted = scrub_architectures(architectures, records) if redact else tuple(architectures)
     readable = scrub_text(records) if redact else list(records)
     summary = summarise(readable)
     shown = [strip_pixels(record) for record in readable] if redact else readable
     for level in LEVELS:
         page = _page(summary, shown, redact, level)
         if page is not None:
-            return page
+            return replace(page, architectures=counted)
     raise AssertionError("the coarsest level of detail always makes a page")
 
 
@@ -201,6 +220,8 @@ def _card(number: int, record: Record, detail: Detail, redacted: bool) -> Card:
         curve_text=curve_text(record),
         conditions=condition_rows(record.conditions),
         seconds=seconds_in_words(record.seconds),
+        layers=layer_rows(record),
+        layers_text=layers_sentence(record),
     )
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leakgauge.analysis.rank_profile import LayerRank
+from leakgauge.audit.architecture import Architecture
 from leakgauge.audit.record import PARTLY_DB, ExampleScore, Pictures, Record
 
 LEFT_OUT = "(left out: redacted)"
@@ -32,8 +34,28 @@ PLACES = re.compile(
 
 def scrub_text(records: Sequence[Record]) -> list[Record]:
     """The records without file names, commands and places in any text; keys become numbers. Pixels stay."""
-    clean = _scrubber({score.name for record in records for score in record.scores if score.name})
+    clean = _scrubber(_names(records))
     return [_scrub(record, position, clean) for position, record in enumerate(records)]
+
+
+def scrub_architectures(architectures: Sequence[Architecture], records: Sequence[Record]) -> tuple[Architecture, ...]:
+    """The counts without file names (those of the records) and places; no picture can be read off a count."""
+    clean = _scrubber(_names(records))
+
+    def row(layer: LayerRank) -> LayerRank:
+        words = {name: clean(getattr(layer, name)) for name in ("name", "type", "method", "reason", "verdict")}
+        return replace(layer, **words)  # type: ignore[arg-type]
+
+    return tuple(
+        replace(
+            one,
+            model=clean(one.model),
+            layers=tuple(row(layer) for layer in one.layers),
+            verdict=clean(one.verdict),
+            reasons=tuple(clean(reason) for reason in one.reasons),
+        )
+        for one in architectures
+    )
 
 
 def strip_pixels(record: Record) -> Record:
@@ -76,6 +98,10 @@ def _keep(pictures: Tensor, shown: Sequence[bool]) -> Tensor:
         if show:
             kept[index] = pictures[index]
     return kept
+
+
+def _names(records: Sequence[Record]) -> set[str]:
+    return {score.name for record in records for score in record.scores if score.name}
 
 
 def _scrubber(names: set[str]) -> Callable[[str], str]:
@@ -131,4 +157,5 @@ def _scrub(record: Record, position: int, clean: Callable[[str], str]) -> Record
         control=control,
         series=series,
         reproduce=LEFT_OUT if record.reproduce else "",
+        layers=tuple(replace(layer, name=clean(layer.name), method=clean(layer.method)) for layer in record.layers),
     )

@@ -11,6 +11,7 @@ from leakgauge.audit.folder import strict_json
 from leakgauge.audit.record import ExampleScore, Record
 from leakgauge.report.advice import recommendations, untested
 from leakgauge.report.by_attack import AttackRow, attack_rows
+from leakgauge.report.proof import proof_seconds, proof_sentences, proofs
 from leakgauge.report.words import (
     NOT_FOUND,
     NOT_FOUND_SENTENCE,
@@ -63,6 +64,7 @@ class Summary:
         pictures: how many different private examples were tried; then how many of them `rebuilt`, `partly`, `not_found`.
         attempts: attacks on one example each.
         who, holds, found, change: sentences.
+        proof_seconds: how long certified results took, in sentences; apart from `found`, since times differ between runs.
         untested: phrases.
         rule: how the verdicts are reached.
         worst: the example that leaked most, or None.
@@ -79,6 +81,7 @@ class Summary:
     who: tuple[str, ...]
     holds: tuple[str, ...]
     found: tuple[str, ...]
+    proof_seconds: tuple[str, ...]
     change: tuple[str, ...]
     untested: tuple[str, ...]
     rule: str
@@ -95,7 +98,7 @@ class Summary:
         parts = {
             "Who could attack": " ".join(self.who),
             "What they hold": " ".join(self.holds),
-            "What was rebuilt": " ".join(self.found),
+            "What was rebuilt": " ".join(self.found + self.proof_seconds),
             "What leaked most": self.worst.text if self.worst else "",
             "What to change": " ".join(self.change),
             "What was not tested": "; ".join(self.untested) + ".",
@@ -114,7 +117,7 @@ def summarise(records: Sequence[Record]) -> Summary:
     worst = _worst(records)
     return Summary(
         verdict=worst.verdict if worst else UNKNOWN,
-        headline=_headline(noun, *tally),
+        headline=_headline(noun, tally[0], tally[1], tally[2], proven=sum(map(proofs, attacks))),
         pictures=len(verdicts),
         rebuilt=tally[0],
         partly=tally[1],
@@ -123,6 +126,7 @@ def summarise(records: Sequence[Record]) -> Summary:
         who=_who(attacks),
         holds=_holds(attacks),
         found=_found(attacks, noun, attempts, tally, verdicts),
+        proof_seconds=proof_seconds(attacks),
         change=recommendations(records),
         untested=untested(records),
         rule=RULE,
@@ -149,8 +153,11 @@ def _identity(record: Record, score: ExampleScore) -> Hashable:
     return (score.name, record.conditions.shape) if score.name else (record.key, score.index)
 
 
-def _headline(noun: str, rebuilt: int, partly: int, not_found: int) -> str:
+def _headline(noun: str, rebuilt: int, partly: int, not_found: int, *, proven: int) -> str:
     total = rebuilt + partly + not_found
+    if not total and proven:
+        were = "is" if proven == 1 else "are"
+        return f"No original was given; {count(proven, 'reconstruction')} {were} certified from the update alone."
     if not total:
         return "No original was given: what was rebuilt cannot be judged here."
     private = f"{total} private {noun}{'s' if total != 1 else ''}"
@@ -205,10 +212,7 @@ def _found(
             f"{rebuilt - len(realistic)} of the rebuilt {only} rebuilt only in diagnostic records, "
             "where the attacker was given more than a real server has."
         )
-    certified = sum(record.certified for record in records)
-    if certified:
-        was = "was" if certified == 1 else "were"
-        lines.append(f"{count(certified, 'reconstruction')} {was} certified by the attack itself, without the original.")
+    lines += proof_sentences(records)
     unsure = sum(not record.determinable for record in records)
     if unsure:
         lines.append(

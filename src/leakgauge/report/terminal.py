@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from leakgauge.audit.architecture import Architecture
 from leakgauge.audit.record import Record
 from leakgauge.report.by_attack import median
+from leakgauge.report.layers import COUNTED, HEADINGS, architecture_rows, layer_rows
 from leakgauge.report.summary import summarise
 from leakgauge.report.words import decibels, record_verdict, similarity
 
@@ -32,7 +34,7 @@ def records_table(records: Sequence[Record]) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("record", overflow="fold", min_width=20)
-    table.add_column("verdict", overflow="fold", min_width=9, max_width=12)
+    table.add_column("verdict", overflow="fold", min_width=9, max_width=15)
     for heading in ("worst", "median", "SSIM", "control", "labels\nright"):
         table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
@@ -48,6 +50,36 @@ def records_table(records: Sequence[Record]) -> Table:
             decibels(median(control)) if control else "-",
             _labels(record),
         )
+    return table
+
+
+def layers_table(record: Record) -> Table:
+    """How a closed form solved the network, output side first."""
+    how = [(row.name, *row.cells) for row in layer_rows(record)]
+    return _plain(
+        HEADINGS, how, f"Layer by layer: {record.attack}", "output side first; expected error of a value of the layer's input"
+    )
+
+
+def architecture_table(architecture: Architecture) -> Table:
+    """What a network's layers determine by counting, input side first."""
+    counted = [(row.name, *row.cells[:-1]) for row in architecture_rows(architecture)]
+    shape = " x ".join(map(str, architecture.shape))
+    return _plain(COUNTED[:-1], counted, f"Equations of {architecture.model} on {shape}", "one picture, one gradient, no data")
+
+
+def _plain(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str, caption: str) -> Table:
+    """A table whose first two columns are text and whose others are numbers."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    words = {"title_justify": "left", "caption_justify": "left"}
+    table = Table(title=Text(title), caption=Text(caption), box=SIMPLE, padding=(0, 1, 0, 0), **words)  # type: ignore[arg-type]
+    for place, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", justify="left" if place < 2 else "right", min_width=8)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 

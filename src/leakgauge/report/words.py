@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 from leakgauge.audit.record import ABOVE_CONTROL_DB, PARTLY_DB, REBUILT_DB, ExampleScore, Record, verdict_of
 
@@ -64,6 +65,25 @@ def in_words(psnr: float) -> str:
     if psnr >= 10:
         return "at most coarse patches of light and dark agree"
     return "little or nothing agrees"
+
+
+def share(value: float) -> str:
+    """A share in per cent with one significant digit, as '0.0002 %'."""
+    if not value >= 1e-9:
+        return "less than 0.0000001 %"
+    return f"{Decimal(f'{100 * value:.0e}'):f} %"
+
+
+def certificate(record: Record) -> str:
+    """What an attack's certificate says, as a clause; '' where nothing is certified."""
+    if not record.certified:
+        return ""
+    those = "this picture" if record.certified == 1 else "these pictures"
+    if len(record.conditions.shape) != 3 or min(record.conditions.shape[1:]) < 2:
+        those = "this example" if record.certified == 1 else "these examples"
+    if math.isnan(record.radius):
+        return f"the update determines {those}, nothing else nearby explains it"
+    return f"the update determines {those} up to an error radius of {share(record.radius)} of the range of values"
 
 
 def count(quantity: int, noun: str, plural: str = "") -> str:
