@@ -252,6 +252,9 @@ def cholesky_preconditioner(gram: Tensor) -> Preconditioner:
         factor, failed = torch.linalg.cholesky_ex(gram)
         if int(failed) == 0:
             break
+    else:
+        gram.diagonal().add_(1e-6 * level + 1e-300)
+        factor = torch.linalg.cholesky(gram)
 
     def apply(flat: Tensor) -> Tensor:
         solved: Tensor = torch.linalg.solve_triangular(factor.T, flat.T, upper=True)

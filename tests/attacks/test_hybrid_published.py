@@ -127,8 +127,8 @@ def test_a_correction_lowers_its_objective_and_keeps_the_best_point() -> None:
     weights = CORRECTIONS[0]
 
     def objective(value: Tensor) -> float:
-        return float(weights.matching * suffix.distance(value) + weights.variation * variation(value)
-                     + weights.equations * misfit(equations, value))  # fmt: skip
+        matching = weights.matching * suffix.distance(value).detach()
+        return float(matching + weights.variation * variation(value) + weights.equations * misfit(equations, value))
 
     seen: list[float] = []
     value, taken = correct(start, suffix, equations, weights, 120, watch=lambda _, lowest: seen.append(lowest))

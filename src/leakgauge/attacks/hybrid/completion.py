@@ -11,16 +11,18 @@ from torch import Tensor
 from leakgauge.attacks.base import Limits
 from leakgauge.attacks.hybrid.image_prior import PicturePrior
 from leakgauge.attacks.hybrid.null_space import System, fill, projector
+from leakgauge.attacks.hybrid.regularised import smooth_start
 from leakgauge.attacks.recursive.candidate import Candidate
 from leakgauge.attacks.recursive.joint import JointSettings, column_scale
 from leakgauge.attacks.recursive.layer import by_reliability, stack_of
 from leakgauge.attacks.recursive.problem import Problem
 from leakgauge.attacks.recursive.sweep import Stop, equations_of, grey_input
-from leakgauge.attacks.recursive.together import segment_of, solve_together
+from leakgauge.attacks.recursive.together import segment_of, solve_together, without_jumps
 from leakgauge.core.reconstruction import LayerReport
 from leakgauge.linalg import Preconditioner, lsmr
 
 ROUNDS = 2  # of prior and joint step in turn, where the equations bend
+WALL = 100.0  # weight of the squared output of a silent unit
 EVALUATIONS = (300, 1000, 3000)  # of the prior
 PRODUCTS = (12_000, 40_000, 160_000)  # of the joint steps, each about a gradient evaluation
 
@@ -67,10 +69,20 @@ def complete(
         return Completion(best.value, None, False, False, reports, products, cause="The solution leaves the range of values.")
     if stop.index < 0 or not any(link.kind in ("conv", "linear", "block") for link in problem.chain.links[: stop.index]):
         return _first_layer(problem, best, stop, prior, limits)
-    settings = JointSettings(iterations=iterations, total=limits.evaluations(*PRODUCTS) // (1 + ROUNDS))
+    settings = JointSettings(iterations=iterations, total=limits.evaluations(*PRODUCTS) // (2 + ROUNDS))
     start = grey_input(problem)
     found = solve_together(problem, stop, [start], generator, settings, lambda: limits.expired, watch)
     products += found.products
+    links = problem.chain.links[: stop.index + 1]
+    if not found.met and not limits.expired and not any(link.kind == "block" for link in links):
+        eased = without_jumps(problem, links, stop.known) or segment_of(problem, links, stop.known)
+        near, spent = smooth_start(problem, eased, start, prior.colour, settings, lambda: limits.expired)
+        again = solve_together(problem, stop, [near], generator, settings, lambda: limits.expired, watch)
+        products += spent + again.products
+        if again.met or again.report.residual < found.report.residual:
+            found = again
+        if not found.met:  # better a smooth picture near the equations than a rough one that is no nearer
+            found = replace(found, value=near)
     value, notes = found.value, []
     if found.met and found.missing:
         for _ in range(ROUNDS):
@@ -117,8 +129,9 @@ def _first_layer(problem: Problem, best: Candidate, stop: Stop, prior: PicturePr
         system = System(stack.apply, stack.adjoint, stack.columns, stack.preconditioner())
         point = stop.solved.value.reshape(shape)
     project = projector(system, point.flatten())
+    budget = limits.evaluations(*EVALUATIONS)
     value, count = fill(
-        point, project, prior, problem.spec, iterations=limits.evaluations(*EVALUATIONS), expired=lambda: limits.expired
+        point, project, prior, problem.spec, iterations=budget, extra=_dead(problem, stop), expired=lambda: limits.expired
     )
     missing = stop.solved.report.rank_deficiency if stop.solved is not None else 0
     about = f"about {missing:,} of {value.numel():,} values are" if missing else "part of the values is"
@@ -132,6 +145,21 @@ def _first_layer(problem: Problem, best: Candidate, stop: Stop, prior: PicturePr
         (f"{about} the prior's, not the update's",),
         f"{stop.reason} Nothing before it can make that good; a prior for natural pictures filled what is open.",
     )
+
+
+def _dead(problem: Problem, stop: Stop) -> Callable[[Tensor], Tensor] | None:
+    """A penalty on positive outputs of the first layer where its ReLU was silent; None for other activations."""
+    links, known = problem.chain.links, stop.known
+    follower = next((link for link in links[stop.index + 1 :] if link.kind not in ("identity", "reshape")), None)
+    if stop.index < 0 or follower is None or follower.activation is None or not follower.activation.partial:
+        return None
+    silent = ~known.mask
+
+    def penalty(inputs: Tensor) -> Tensor:
+        outputs = problem.chain.run(inputs[None], problem.state, 0, stop.index + 1)[0]
+        return WALL * (outputs.reshape(silent.shape) * silent).clamp(min=0).square().sum()
+
+    return penalty
 
 
 def _filled(problem: Problem, stop: Stop, value: Tensor, prior: PicturePrior, limits: Limits) -> tuple[Tensor, int]:

@@ -72,3 +72,26 @@ def _steps(planes: Tensor) -> Tensor:
 def _variation(planes: Tensor, corner: float) -> Tensor:
     """Isotropic total variation over space and over the planes together."""
     return (_steps(planes).square().sum((0, 1)) + corner**2).sqrt().sum()
+
+
+def smooth_rows(inputs: Tensor, colour: float) -> Tensor:
+    """Differences (S, 2, C, H, W) of neighbouring pixels of (S, C, H, W), in mean and colour, the latter `colour` times."""
+    mixed = torch.einsum("ij,sjhw->sihw", _weighted_mixing(inputs, colour), inputs)
+    right = functional.pad(mixed[..., 1:] - mixed[..., :-1], (0, 1))
+    down = functional.pad(mixed[..., 1:, :] - mixed[..., :-1, :], (0, 0, 0, 1))
+    return torch.stack([right, down], 1)
+
+
+def smooth_rows_adjoint(rows: Tensor, colour: float) -> Tensor:
+    """The transpose of `smooth_rows`: (S, 2, C, H, W) -> (S, C, H, W)."""
+    right, down = rows[:, 0, :, :, :-1], rows[:, 1, :, :-1]
+    found = functional.pad(right, (1, 0)) - functional.pad(right, (0, 1))
+    found = found + functional.pad(down, (0, 0, 1, 0)) - functional.pad(down, (0, 0, 0, 1))
+    return torch.einsum("ij,sihw->sjhw", _weighted_mixing(rows, colour), found)
+
+
+def _weighted_mixing(like: Tensor, colour: float) -> Tensor:
+    channels = like.shape[-3]
+    weights = torch.full((channels, 1), colour**0.5).to(like)
+    weights[0] = 1.0
+    return _mixing(channels, like) * weights

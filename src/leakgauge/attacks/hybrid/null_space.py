@@ -63,6 +63,7 @@ def fill(
     spec: ImageSpec,
     *,
     iterations: int,
+    extra: Callable[[Tensor], Tensor] | None = None,
     expired: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor, int]:
     """The picture of least penalty among `point` plus the null space, and the evaluations of the penalty that it took.
@@ -73,6 +74,7 @@ def fill(
         prior: the penalty.
         spec: range of values.
         iterations: of L-BFGS, for the smooth start and for the penalty itself.
+        extra: a further penalty of the picture, or None.
         expired: polled; True ends it with the best so far.
     """
     shape, count = point.shape, 0
@@ -88,6 +90,8 @@ def fill(
                 raise TimeoutError
             leaf = (point.flatten() + project(torch.from_numpy(flat).to(point))).detach().requires_grad_()
             value = penalty(leaf.reshape(shape), spec)
+            if extra is not None:
+                value = value + extra(leaf.reshape(shape))
             (slope,) = torch.autograd.grad(value, leaf)
             return float(value.detach()), project(slope).cpu().numpy()
 

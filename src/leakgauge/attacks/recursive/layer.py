@@ -208,7 +208,9 @@ def _by_both(equations: Equations, generator: torch.Generator) -> Solved:
         )
         products += found.iterations
         missed = float((found.solution[1] - planted[0]).square().sum())
-    flat = system.even.apply(found.solution)
+    flat = torch.nan_to_num(system.even.apply(found.solution), nan=0.0, posinf=0.0, neginf=0.0)
+    if not math.isfinite(missed):  # no equation at all
+        missed = float(equations.unknowns)
     value = (flat[0] if middle is None else flat[0] + middle[0]).reshape(operator.input_shape)
     drift = known.errors
     gradients = None if equations.gradient is None else _gradient_errors(equations, value, equations.noise, generator)

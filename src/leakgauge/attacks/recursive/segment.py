@@ -35,8 +35,15 @@ class Linearised:
 class Segment(Protocol):
     """Equations r(x) = 0 in the input (n,) of the first of some links, weighted by their expected errors."""
 
-    unknowns: int
-    equations: int
+    @property
+    def unknowns(self) -> int:
+        """Values of the input."""
+        ...
+
+    @property
+    def equations(self) -> int:
+        """Rows."""
+        ...
 
     def residual(self, point: Tensor) -> Tensor:
         """(n,) -> (m,)."""

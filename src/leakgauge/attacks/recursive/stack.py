@@ -191,6 +191,7 @@ class Stack:
         wide = height < columns
         squares, basis = torch.linalg.eigh(block @ block.transpose(1, 2) if wide else block.transpose(1, 2) @ block)
         kept = (squares > FAINT**2 * squares.max()).any(0)
+        kept[-1] = True  # also where no unit was active: one row of zeros
         squares, basis = squares[:, kept].clamp(min=(FAINT * 1e-3) ** 2 * float(squares.max()) + 1e-300), basis[:, :, kept]
         sizes = squares.sqrt()
         vectors = block.transpose(1, 2) @ basis / sizes[:, None] if wide else basis

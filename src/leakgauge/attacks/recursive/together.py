@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ from leakgauge.core.reconstruction import LayerReport
 from leakgauge.linalg import Preconditioner, lsmr
 
 CHECK = 1500  # iterations that look for missing rank and carry the error
-SLOWER = 8  # a product by automatic differentiation costs as much as so many by hand
+SLOWER = 16  # a product by automatic differentiation costs as much as so many by hand
 FITS = 5.0  # residual, in expected errors, up to which the equations count as met
 
 
@@ -70,7 +71,7 @@ def solve_together(
     segment = segment_of(problem, links, stop.known)
     if isinstance(segment, GenericSegment):
         settings = replace(settings, total=max(settings.total // SLOWER, 50))
-    smooth = _without_jumps(problem, links, stop.known)
+    smooth = without_jumps(problem, links, stop.known)
     best: JointSolution | None = None
     products = 0
     for start in starts:
@@ -96,7 +97,7 @@ def segment_of(problem: Problem, links: tuple[Link, ...], known: Known) -> Segme
     return kind(problem, links, known, weights)
 
 
-def _without_jumps(problem: Problem, links: tuple[Link, ...], known: Known) -> Segment | None:
+def without_jumps(problem: Problem, links: tuple[Link, ...], known: Known) -> Segment | None:
     """The equations that depend continuously on the input, where others jump as a kinked activation changes its side.
 
     The loss gradient behind a LeakyReLU jumps with the sign of its input, and with it the weight gradients of all layers
@@ -121,8 +122,11 @@ def _concluded(
     products: int,
     generator: torch.Generator,
 ) -> Joined:
-    current = segment.linearised(found.point)
     unknowns, shape = segment.unknowns, links[0].input_shape
+    chi = found.residual / segment.equations**0.5
+    if chi > FITS:  # not a solution: neither its rank nor its error would mean anything
+        return _unmet(segment, links, found, products)
+    current = segment.linearised(found.point)
     even = Preconditioner.diagonal(column_scale(current, segment))
     planted = torch.randn(1, unknowns, generator=generator, dtype=torch.float64).to(found.point)
     right = torch.cat([current.apply(planted), _drift(problem, segment, links, known, found, generator)])
@@ -138,9 +142,8 @@ def _concluded(
         expired=problem.expired,
     )
     missed = float((answer.solution[0] - planted[0]).square().sum())
-    missing = max(round(missed), 1) if missed > 0.05 else 0
-    chi = found.residual / segment.equations**0.5
-    errors = answer.solution[1:] * max(chi, 1.0)
+    missing = 0 if missed <= 0.05 else unknowns if not math.isfinite(missed) else max(round(missed), 1)
+    errors = torch.nan_to_num(answer.solution[1:], nan=math.inf) * max(chi, 1.0)
     report = LayerReport(
         name=f"{links[0].name} to {links[-1].name}",
         method="all equations of these layers together",
@@ -158,6 +161,29 @@ def _concluded(
         met=chi <= FITS,
         missing=missing,
         products=products + answer.iterations,
+        expired=found.expired,
+    )
+
+
+def _unmet(segment: Segment, links: tuple[Link, ...], found: JointSolution, products: int) -> Joined:
+    unknowns, shape = segment.unknowns, links[0].input_shape
+    report = LayerReport(
+        name=f"{links[0].name} to {links[-1].name}",
+        method="all equations of these layers together",
+        unknowns=unknowns,
+        equations=segment.equations,
+        rank=min(unknowns, segment.equations),
+        condition=math.inf,
+        residual=found.residual / max(found.start, 1e-300),
+        predicted_error=math.inf,
+    )
+    return Joined(
+        value=found.point.reshape(shape),
+        errors=torch.full((SAMPLES, *shape), math.inf, dtype=found.point.dtype, device=found.point.device),
+        report=report,
+        met=False,
+        missing=max(unknowns - segment.equations, 0),
+        products=products,
         expired=found.expired,
     )
 

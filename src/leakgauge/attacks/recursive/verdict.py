@@ -22,7 +22,7 @@ from leakgauge.local.replay import replay
 RADIUS = 1e-3  # largest error radius of a certificate, as a share of the range (DESIGN rule 2)
 NUDGES = 3
 BLURRED = 7e-5  # error radius of a recursion from which all equations are used once more
-SAFETY = 3.0  # the radius is this many times the expected error
+SAFETY = 5.0  # the radius is this many times the expected error
 
 
 def conclude(
@@ -233,7 +233,7 @@ def _outcome(
 
 
 def _notes(found: list[Candidate], kept: list[Candidate], radius: float) -> tuple[str, ...]:
-    notes = [f"error radius {radius:.1e} of the range (3 expected errors)"] if radius < float("inf") else []
+    notes = [f"error radius {radius:.1e} of the range ({SAFETY:.0f} expected errors)"] if radius < float("inf") else []
     if len(found) > 1:
         scales = ", ".join(f"{one.start.scale:.4g}" for one in found if one.start.scale is not None)
         if len(kept) > 1:
