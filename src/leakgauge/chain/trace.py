@@ -46,13 +46,35 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Chain:
     example = torch.zeros(1, *input_shape, **_like(network))
     try:
         graph = _Tracer().trace(network)
-        recorded = _Recorder(fx.GraphModule(network, graph))
-        with torch.no_grad():
-            recorded.run(example)
+        values = _shapes(network, graph, example)
     except Exception as error:  # noqa: BLE001 - torch.fx fails in as many ways as there are networks
         _refuse_shape(network, example)
         return _untraceable(network, input_shape, error)
-    return _Cutter(network, graph, recorded.values).chain(tuple(input_shape))
+    return _Cutter(network, graph, values).chain(tuple(input_shape))
+
+
+def _shapes(network: nn.Module, graph: fx.Graph, example: Tensor) -> dict[str, Any]:
+    """What every node of the graph gives: on the meta device, without arithmetic, where no computed constant is needed."""
+    try:
+        empty = _Recorder(fx.GraphModule(copy.deepcopy(network).to("meta"), copy.deepcopy(graph)))
+        with torch.no_grad():
+            empty.run(example.to("meta"))
+        constants = [node.name for node in graph.nodes if node.op == "get_attr" or not node.all_input_nodes]
+        plain = all(
+            not isinstance(empty.values[name], Tensor) for name in constants if name in empty.values and name != _entry(graph)
+        )
+        if plain:
+            return empty.values
+    except Exception:  # noqa: BLE001 - whatever the meta device cannot do, the real one may
+        pass
+    recorded = _Recorder(fx.GraphModule(network, graph))
+    with torch.no_grad():
+        recorded.run(example)
+    return recorded.values
+
+
+def _entry(graph: fx.Graph) -> str:
+    return next(str(node.name) for node in graph.nodes if node.op == "placeholder")
 
 
 def _refuse_shape(network: nn.Module, example: Tensor) -> None:
