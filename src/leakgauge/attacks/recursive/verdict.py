@@ -21,7 +21,7 @@ from leakgauge.local.replay import replay
 
 RADIUS = 1e-3  # largest error radius of a certificate, as a share of the range (DESIGN rule 2)
 NUDGES = 3
-BLURRED = 7e-5  # error radius of a recursion from which all equations are used once more
+BLURRED = 1.2e-4  # error radius of a recursion from which all equations are used once more
 SAFETY = 5.0  # the radius is this many times the expected error
 
 
