@@ -35,7 +35,8 @@ class Completion:
         value: (*input).
         errors: (R, *input) samples of its error; None where the equations leave part of it open.
         determined: whether all equations together have full rank.
-        met: whether the equations are met to their expected errors.
+        met: whether the equations are met to their expected errors; True as well where a layer that lacks equations stands
+            open after all, which is no failure of a search.
         reports: rows of the per-layer table.
         evaluations: products with derivatives, and evaluations of the prior.
         notes: for the result.

@@ -224,7 +224,9 @@ def _outcome(
         return Outcome.UNDERDETERMINED, f"All layers together leave about {joined.missing:,} input values open."
     if joined is not None and not joined.met:
         reason = stop.reason if stop is not None else ""
-        return Outcome.STEP_LIMIT, f"{reason} Solving the layers together did not converge; the update is {residual:.1e} away."
+        lacking = stop is not None and stop.solved is not None
+        ended = Outcome.UNDERDETERMINED if lacking else Outcome.STEP_LIMIT
+        return ended, f"{reason} Solving the layers together did not converge; the update is {residual:.1e} away."
     if certified:
         return Outcome.DETERMINED, f"Every layer has full rank; error radius {radius:.1e} of the range; residual {residual:.1e}."
     if not explains:
