@@ -104,7 +104,7 @@ def complete(
         value,
         found.errors if determined else None,
         determined,
-        found.met,
+        found.met or stop.solved is not None,
         (*reports, found.report),
         products,
         tuple(notes),
