@@ -82,7 +82,7 @@ def lsmr(
         tolerance: on `slope`.
         fit: residual relative to b at which a column is done, one number or (S,).
         iterations: largest number of iterations.
-        expired: polled now and then; True ends the iteration.
+        expired: polled before every iteration; True ends it.
 
     Source: Fong & Saunders 2011, LSMR, SIAM J. Sci. Comput. 33, section 2.
     """
@@ -109,7 +109,7 @@ def lsmr(
     open_ = (alpha > 0) & (beta > 0)
     residual, slope, count = beta.copy(), np.where(open_, 1.0, 0.0), 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        while open_.any() and count < iterations and not (count % 16 == 0 and expired()):
+        while open_.any() and count < iterations and not expired():
             count += 1
             u, beta = _normalised(torch.addcmul(forward(v), _column(-alpha, u), u))
             v, alpha = _normalised(torch.addcmul(backward(u), _column(-beta, v), v))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +11,10 @@ from torch import Tensor
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
 from leakgauge.errors import UnsupportedError
+from leakgauge.local.replay import replay
+
+if TYPE_CHECKING:
+    from leakgauge.attacks.matching.target import Target
 
 ROUNDING = {"float64": 1e-10, "float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
 
@@ -19,6 +24,22 @@ def relative_residual(found: Mapping[str, Tensor], target: Mapping[str, Tensor])
     off = sum(float((found[name].double() - tensor.double()).square().sum()) for name, tensor in target.items())
     size = sum(float(tensor.double().square().sum()) for tensor in target.values())
     return float((off / max(size, 1e-300)) ** 0.5)
+
+
+def recomputed(seen: Observation, target: Target, inputs: Tensor, labels: Tensor) -> float:
+    """Relative residual of the update recomputed from inputs (N, *shape) and labels (N,) by the client's own replay."""
+    found = replay(
+        target.network,
+        inputs,
+        labels.to(inputs.device),
+        loss=seen.loss,
+        training=target.training,
+        parameters=target.parameters,
+        buffers=target.buffers,
+        trainable=tuple(target.tensors),
+        graph="none",
+    ).tensors
+    return relative_residual(found, target.tensors)
 
 
 def agrees(residual: float, seen: Observation, dtype: str) -> bool:

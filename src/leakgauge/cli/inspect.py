@@ -103,7 +103,7 @@ def _print_page(
     for one in _chosen(advice):
         say(one.sentence if one.kind in REMARKS else f"Recommendation: {one.sentence}")
     if any(one.kind not in REMARKS for one in advice):
-        say("What stays open can still be guessed: a prior for pictures filled half of the values at 33 to 38 dB.")
+        say("What stays open can still be guessed by a prior for pictures: measure it with an attack, such as hybrid.")
     say(profile.verdict)
 
 
@@ -116,18 +116,12 @@ def _chosen(advice: tuple[Recommendation, ...]) -> list[Recommendation]:
 
 
 def _table(title: str, layers: tuple[LayerRank, ...]) -> Table:
-    from rich.box import SIMPLE
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption="one example, one gradient; equations: known outputs and shared weights; missing: unknowns that they leave open",
-        caption_justify="left",
-        box=SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
+    from leakgauge.report.terminal import framed
+
+    caption = "one example, one gradient; equations: known outputs and shared weights; missing: unknowns that they leave open"
+    table = framed(title, caption)
     table.add_column("layer", overflow="fold", min_width=8)
     table.add_column("kind", overflow="fold")
     for heading in ("unknowns", "equations", "rank", "missing"):

@@ -19,20 +19,27 @@ if TYPE_CHECKING:
 STYLES = {"rebuilt": "bold red", "partly": "yellow", "not found": "blue"}
 
 
-def records_table(records: Sequence[Record]) -> Table:
-    """One line per record: attack, verdict, outcome, scores, control and labels."""
+def framed(title: str, caption: str) -> Table:
+    """An empty table in the manner of this package: title above and caption below on the left, taken as they are."""
     from rich.box import SIMPLE
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title="Records",
+    return Table(
+        title=Text(title),
         title_justify="left",
-        caption="PSNR: the example that leaked most, and the median",
+        caption=Text(caption),
         caption_justify="left",
         box=SIMPLE,
         padding=(0, 1, 0, 0),
     )
+
+
+def records_table(records: Sequence[Record]) -> Table:
+    """One line per record: attack, verdict, outcome, scores, control and labels."""
+    from rich.text import Text
+
+    table = framed("Records", "PSNR: the example that leaked most, and the median")
     table.add_column("record", overflow="fold", min_width=20)
     table.add_column("verdict", overflow="fold", min_width=9, max_width=15)
     for heading in ("worst", "median", "SSIM", "control", "labels\nright"):
@@ -70,12 +77,9 @@ def architecture_table(architecture: Architecture) -> Table:
 
 def _plain(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str, caption: str) -> Table:
     """A table whose first two columns are text and whose others are numbers."""
-    from rich.box import SIMPLE
-    from rich.table import Table
     from rich.text import Text
 
-    words = {"title_justify": "left", "caption_justify": "left"}
-    table = Table(title=Text(title), caption=Text(caption), box=SIMPLE, padding=(0, 1, 0, 0), **words)  # type: ignore[arg-type]
+    table = framed(title, caption)
     for place, heading in enumerate(headings):
         table.add_column(heading, overflow="fold", justify="left" if place < 2 else "right", min_width=8)
     for row in rows:

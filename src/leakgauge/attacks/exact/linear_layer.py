@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from leakgauge.attacks.base import Attack, Limits
 from leakgauge.attacks.labels.recover import recover_labels
 from leakgauge.attacks.matching.target import target_of
-from leakgauge.attacks.verify import ROUNDING, agrees, relative_residual
+from leakgauge.attacks.verify import ROUNDING, agrees, recomputed, relative_residual
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
 from leakgauge.errors import LeakgaugeError, UnsupportedError
-from leakgauge.local.replay import replay
 from leakgauge.registry import described
 
 
@@ -105,18 +104,7 @@ class LinearLayer(Attack):
         except LeakgaugeError:
             return None, False, float("nan")
         target = target_of(seen, "observed", torch.float64, limits.device)
-        found = replay(
-            target.network,
-            inputs.to(limits.device),
-            labels.to(limits.device),
-            loss=seen.loss,
-            training=target.training,
-            parameters=target.parameters,
-            buffers=target.buffers,
-            trainable=tuple(target.tensors),
-            graph="none",
-        ).tensors
-        residual = relative_residual(found, target.tensors)
+        residual = recomputed(seen, target, inputs.to(limits.device), labels)
         return labels, agrees(residual, seen, "float64"), residual
 
     @staticmethod

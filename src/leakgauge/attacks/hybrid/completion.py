@@ -72,13 +72,13 @@ def complete(
         return _first_layer(problem, best, stop, prior, limits)
     settings = JointSettings(iterations=iterations, total=limits.evaluations(*PRODUCTS) // (2 + ROUNDS))
     start = grey_input(problem)
-    found = solve_together(problem, stop, [start], generator, settings, lambda: limits.expired, watch)
+    found = solve_together(problem, stop, [start], generator, settings, watch)
     products += found.products
     links = problem.chain.links[: stop.index + 1]
     if not found.met and not limits.expired and not any(link.kind == "block" for link in links):
         eased = without_jumps(problem, links, stop.known) or segment_of(problem, links, stop.known)
-        near, spent = smooth_start(problem, eased, start, prior.colour, settings, lambda: limits.expired)
-        again = solve_together(problem, stop, [near], generator, settings, lambda: limits.expired, watch)
+        near, spent = smooth_start(problem, eased, start, prior.colour, settings)
+        again = solve_together(problem, stop, [near], generator, settings, watch)
         products += spent + again.products
         if again.met or again.report.residual < found.report.residual:
             found = again
@@ -89,7 +89,7 @@ def complete(
         for _ in range(ROUNDS):
             value, count = _filled(problem, stop, value, prior, limits)
             products += count
-            found = solve_together(problem, stop, [value], generator, settings, lambda: limits.expired, watch)
+            found = solve_together(problem, stop, [value], generator, settings, watch)
             value, products = found.value, products + found.products
         notes.append(f"about {found.missing:,} of {value.numel():,} values are the prior's, not the update's")
     determined = found.met and found.missing == 0
@@ -116,7 +116,7 @@ def _first_layer(problem: Problem, best: Candidate, stop: Stop, prior: PicturePr
     """Linear equations on the picture itself, and the prior in their null space."""
     shape = grey_input(problem).shape
     if stop.index < 0 or stop.solved is None:
-        view = replace(stop.known)
+        view = stop.known
         system = System(
             lambda flat: view.seen(flat.reshape(-1, *shape)).flatten(1),
             lambda flat: view.seen_adjoint(flat.reshape(-1, *view.value.shape)).flatten(1),
@@ -132,7 +132,7 @@ def _first_layer(problem: Problem, best: Candidate, stop: Stop, prior: PicturePr
     project = projector(system, point.flatten())
     budget = limits.evaluations(*EVALUATIONS)
     value, count = fill(
-        point, project, prior, problem.spec, iterations=budget, extra=_dead(problem, stop), expired=lambda: limits.expired
+        point, project, prior, problem.spec, iterations=budget, extra=_dead(problem, stop), expired=problem.expired
     )
     missing = stop.solved.report.rank_deficiency if stop.solved is not None else 0
     about = f"about {missing:,} of {value.numel():,} values are" if missing else "part of the values is"
@@ -168,4 +168,4 @@ def _filled(problem: Problem, stop: Stop, value: Tensor, prior: PicturePrior, li
     current = segment.linearised(value.flatten())
     even = Preconditioner.diagonal(column_scale(current, segment))
     project = projector(System(current.apply, current.adjoint, segment.unknowns, even), value.flatten())
-    return fill(value, project, prior, problem.spec, iterations=limits.evaluations(*EVALUATIONS), expired=lambda: limits.expired)
+    return fill(value, project, prior, problem.spec, iterations=limits.evaluations(*EVALUATIONS), expired=problem.expired)

@@ -36,11 +36,13 @@ class Hybrid(Attack):
 
     Args:
         variant: 'default' or 'published'.
+        grid: as in `Recursive`, for the default variant.
         iterations: linearisations of the joint step.
         prior: of the null space.
     """
 
     variant: str = "default"
+    grid: bool = True
     iterations: int = 60
     prior: PicturePrior = field(default_factory=PicturePrior)
 
@@ -53,15 +55,15 @@ class Hybrid(Attack):
         problem = problem_of(seen, METHOD, limits)
         if not has_signal(seen):
             return no_signal(seen, METHOD, limits.seconds)
-        options = {"variant": self.variant, "iterations": self.iterations, **dataclasses.asdict(self.prior)}
+        options = {"variant": self.variant, "grid": self.grid, "iterations": self.iterations, **dataclasses.asdict(self.prior)}
         if self.variant == "published":
             stated = published(problem, generator, limits)
             full = all(report.rank_deficiency == 0 for report in stated.reports)
             ended = Completion(stated.value, None, full, True, stated.reports, stated.evaluations, stated.notes)
             return concluded_with(seen, problem, stated.label, ended, limits, METHOD, options)
-        found = candidates(problem, generator, virtual=True, expired=lambda: limits.expired)
+        found = candidates(problem, generator, virtual=True)
         if not found or (found[0].value is not None and found[0].plausible):
-            return conclude(seen, problem, found, None, limits, METHOD, options)
+            return conclude(seen, problem, found, None, limits, METHOD, options, grid=self.grid)
 
         def watch(count: int, point: Tensor, residual: float) -> None:  # noqa: ARG001
             limits.progress(Progress(count, self.iterations, residual, limits.seconds))
@@ -74,6 +76,6 @@ class Hybrid(Attack):
     needs="as recursive; a prior fills what the equations leave open",
     source="Chen & Campbell 2022",
 )
-def hybrid(variant: str = "default", iterations: int = 60, colour: float = 4.0) -> Hybrid:
+def hybrid(variant: str = "default", grid: bool = True, iterations: int = 60, colour: float = 4.0) -> Hybrid:
     """Linear systems layer by layer, whole-network matching where they fall short, a prior in the null space alone."""
-    return Hybrid(variant=variant, iterations=iterations, prior=PicturePrior(colour=colour))
+    return Hybrid(variant=variant, grid=grid, iterations=iterations, prior=PicturePrior(colour=colour))

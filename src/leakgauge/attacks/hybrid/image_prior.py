@@ -32,26 +32,39 @@ class PicturePrior:
 
     def value(self, inputs: Tensor, spec: ImageSpec) -> Tensor:
         """The penalty of one picture (C, H, W) in model space."""
-        pixels = spec.denormalise(inputs[None])[0]
-        mixed = torch.einsum("ij,jhw->ihw", _mixing(len(pixels), pixels), pixels)
-        total = _variation(mixed[:1], self.corner)
-        if len(mixed) > 1:
-            total = total + self.colour * _variation(mixed[1:], self.corner)
+        pixels = spec.denormalise(inputs[None])
+        steps = _steps(_mixed(pixels, _mixing(pixels)))[0]
+        total = _variation(steps[:, :1], self.corner)
+        if len(inputs) > 1:
+            total = total + self.colour * _variation(steps[:, 1:], self.corner)
         beyond = (pixels - 1).clamp(min=0).square().sum() + (-pixels).clamp(min=0).square().sum()
         return total + self.wall * beyond
 
     def smooth(self, inputs: Tensor, spec: ImageSpec) -> Tensor:
         """The same with squares instead of absolute values: convex and easy, for a start."""
-        pixels = spec.denormalise(inputs[None])[0]
-        mixed = torch.einsum("ij,jhw->ihw", _mixing(len(pixels), pixels), pixels)
-        return sum(
-            (_steps(part).square().sum() * weight for part, weight in ((mixed[:1], 1.0), (mixed[1:], self.colour))),
-            start=mixed.new_zeros(()),
-        )
+        return smooth_rows(spec.denormalise(inputs[None]), self.colour).square().sum()
 
 
-def _mixing(channels: int, like: Tensor) -> Tensor:
+def smooth_rows(inputs: Tensor, colour: float) -> Tensor:
+    """Differences (S, 2, C, H, W) of neighbouring pixels of (S, C, H, W), of the mean and, sqrt(colour) times, of colours."""
+    return _steps(_mixed(inputs, _weighted_mixing(inputs, colour)))
+
+
+def smooth_rows_adjoint(rows: Tensor, colour: float) -> Tensor:
+    """The transpose of `smooth_rows`: (S, 2, C, H, W) -> (S, C, H, W)."""
+    right, down = rows[:, 0, :, :, :-1], rows[:, 1, :, :-1]
+    found = functional.pad(right, (1, 0)) - functional.pad(right, (0, 1))
+    found = found + functional.pad(down, (0, 0, 1, 0)) - functional.pad(down, (0, 0, 0, 1))
+    return _mixed(found, _weighted_mixing(rows, colour).T)
+
+
+def _mixed(inputs: Tensor, matrix: Tensor) -> Tensor:
+    return torch.einsum("ij,sjhw->sihw", matrix, inputs)
+
+
+def _mixing(like: Tensor) -> Tensor:
     """Orthogonal (C, C): the mean of the channels first (Helmert's matrix)."""
+    channels = like.shape[-3]
     rows = [torch.ones(channels)]
     for index in range(1, channels):
         row = torch.zeros(channels)
@@ -62,36 +75,19 @@ def _mixing(channels: int, like: Tensor) -> Tensor:
     return matrix / lengths
 
 
+def _weighted_mixing(like: Tensor, colour: float) -> Tensor:
+    weights = torch.full((like.shape[-3], 1), colour**0.5).to(like)
+    weights[0] = 1.0
+    return _mixing(like) * weights
+
+
 def _steps(planes: Tensor) -> Tensor:
-    """(2, C, H, W) differences to the right and downwards, 0 at the border."""
-    right = functional.pad(planes[:, :, 1:] - planes[:, :, :-1], (0, 1))
-    down = functional.pad(planes[:, 1:] - planes[:, :-1], (0, 0, 0, 1))
-    return torch.stack([right, down])
-
-
-def _variation(planes: Tensor, corner: float) -> Tensor:
-    """Isotropic total variation over space and over the planes together."""
-    return (_steps(planes).square().sum((0, 1)) + corner**2).sqrt().sum()
-
-
-def smooth_rows(inputs: Tensor, colour: float) -> Tensor:
-    """Differences (S, 2, C, H, W) of neighbouring pixels of (S, C, H, W), in mean and colour, the latter `colour` times."""
-    mixed = torch.einsum("ij,sjhw->sihw", _weighted_mixing(inputs, colour), inputs)
-    right = functional.pad(mixed[..., 1:] - mixed[..., :-1], (0, 1))
-    down = functional.pad(mixed[..., 1:, :] - mixed[..., :-1, :], (0, 0, 0, 1))
+    """Differences (S, 2, C, H, W) of (S, C, H, W) to the right and downwards, 0 at the border."""
+    right = functional.pad(planes[..., 1:] - planes[..., :-1], (0, 1))
+    down = functional.pad(planes[..., 1:, :] - planes[..., :-1, :], (0, 0, 0, 1))
     return torch.stack([right, down], 1)
 
 
-def smooth_rows_adjoint(rows: Tensor, colour: float) -> Tensor:
-    """The transpose of `smooth_rows`: (S, 2, C, H, W) -> (S, C, H, W)."""
-    right, down = rows[:, 0, :, :, :-1], rows[:, 1, :, :-1]
-    found = functional.pad(right, (1, 0)) - functional.pad(right, (0, 1))
-    found = found + functional.pad(down, (0, 0, 1, 0)) - functional.pad(down, (0, 0, 0, 1))
-    return torch.einsum("ij,sihw->sjhw", _weighted_mixing(rows, colour), found)
-
-
-def _weighted_mixing(like: Tensor, colour: float) -> Tensor:
-    channels = like.shape[-3]
-    weights = torch.full((channels, 1), colour**0.5).to(like)
-    weights[0] = 1.0
-    return _mixing(channels, like) * weights
+def _variation(steps: Tensor, corner: float) -> Tensor:
+    """Isotropic total variation from differences (2, C, H, W), over space and over the planes together."""
+    return (steps.square().sum((0, 1)) + corner**2).sqrt().sum()

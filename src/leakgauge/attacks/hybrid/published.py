@@ -19,6 +19,7 @@ from torch import Tensor
 from leakgauge.attacks.base import Limits, Progress
 from leakgauge.attacks.recursive.known import Known, NotSeparable, through
 from leakgauge.attacks.recursive.layer import Equations
+from leakgauge.attacks.recursive.planted import missing_columns, planted_input
 from leakgauge.attacks.recursive.problem import NoiseLevel, Problem
 from leakgauge.attacks.recursive.stack import Stack
 from leakgauge.attacks.recursive.start import last_linear, starts
@@ -32,7 +33,6 @@ from leakgauge.local.losses import loss_value
 RATE = 1e-3  # of Adam
 FAST = 20  # the budget 'fast' is the published number of iterations divided by this
 PRODUCTS = 3000  # iterations of the pseudo-inverse
-PLANTED = 0.05  # squared distance from a planted normal input, whose expectation is the number of missing columns
 INSTEAD = "Use variant=default."
 
 
@@ -144,18 +144,17 @@ def pseudo_inverse(equations: Equations, generator: torch.Generator) -> tuple[Te
     stack = Stack(operator, known, gradient is not None, equations.noise)
     right = stack.right(_values(equations)[None], None if gradient is None else gradient[None])
     mean = right.new_zeros(1, stack.columns) if equations.centre is None else equations.centre.reshape(1, -1)
-    planted = torch.randn(1, stack.columns, generator=generator, dtype=torch.float64).to(right)
+    planted = planted_input(stack.columns, generator, right)
     system = torch.cat([right - stack.apply(mean), stack.apply(planted)])
     fit = torch.tensor([1e-14, 1e-7])
     found = lsmr(stack.apply, stack.adjoint, system, tolerance=1e-12, fit=fit, iterations=PRODUCTS)  # bare, for the least norm
-    missed = float((found.solution[1] - planted[0]).square().sum())
     unknowns = equations.unknowns
     report = LayerReport(
         name=equations.link.name,
         method="pseudo-inverse, corrected by matching the layers after it",
         unknowns=unknowns,
         equations=int(known.mask.sum()) + (0 if gradient is None else gradient.numel()),
-        rank=unknowns - (max(round(missed), 1) if missed > PLANTED else 0),
+        rank=unknowns - missing_columns(found.solution[1:], planted),
         condition=found.condition,
         residual=float(found.residual[0] / right.norm().clamp(min=1e-300)),
         predicted_error=math.inf,

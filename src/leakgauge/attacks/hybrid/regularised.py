@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,7 +71,6 @@ def smooth_start(
     start: Tensor,
     colour: float,
     settings: JointSettings,
-    expired: Callable[[], bool],
 ) -> tuple[Tensor, int]:
     """A picture (C, H, W) near the solutions of a segment, found along a path of fading smoothness; and products spent."""
     shape, point, spent = tuple(start.shape), start.flatten(), 0
@@ -81,8 +79,8 @@ def smooth_start(
     unit = float(segment.residual(point).norm()) / (ROUGH * spread * point.numel() ** 0.5)
     share = replace(settings, iterations=ITERATIONS, total=max(settings.total // len(WEIGHTS), 1))
     for weight in WEIGHTS:
-        if expired():
+        if problem.expired():
             break
-        found = solve_jointly(Regularised(segment, shape, weight * unit, colour), point, share, expired)
+        found = solve_jointly(Regularised(segment, shape, weight * unit, colour), point, share, problem.expired)
         point, spent = found.point, spent + found.products
     return point.reshape(shape), spent

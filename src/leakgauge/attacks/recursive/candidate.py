@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -40,7 +39,7 @@ class Candidate:
         return self.value is None or self.outside <= OUTSIDE
 
 
-def candidates(problem: Problem, generator: torch.Generator, *, virtual: bool, expired: Callable[[], bool]) -> list[Candidate]:
+def candidates(problem: Problem, generator: torch.Generator, *, virtual: bool) -> list[Candidate]:
     """Every root that its own recursion does not contradict, plausible ones first.
 
     Two roots with one label of a network without biases and with positively homogeneous activations are twins: the second
@@ -55,7 +54,7 @@ def candidates(problem: Problem, generator: torch.Generator, *, virtual: bool, e
         if twin is not None:
             found.append(twin)
             continue
-        result = sweep(problem, root, index, generator, virtual=virtual, reject=reject, expired=expired)
+        result = sweep(problem, root, index, generator, virtual=virtual, reject=reject)
         if result.stop is not None and result.stop.contradicted:
             continue
         found.append(Candidate(root, result, result.value, result.errors, _outside(problem, result.value)))

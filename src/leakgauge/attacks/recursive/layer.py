@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from leakgauge.attacks.recursive.known import SAMPLES, Known
+from leakgauge.attacks.recursive.planted import missing_columns, planted_input
 from leakgauge.attacks.recursive.stack import Evened, Stack
 from leakgauge.chain.link import Link
 from leakgauge.chain.operators import LayerOperator, block_is_small
@@ -22,7 +23,6 @@ TOLERANCE = 1e-4  # of the data's solution, relative to the noise that the resid
 PLANTED_FIT = 1e-6
 ROUGH = 1e-3  # error samples need two digits
 PATIENCE = 900  # iterations before a dense factor takes over, where it fits
-PLANTED = 0.05  # squared distance from a planted normal input, whose expectation is the number of missing columns
 
 
 @dataclass(frozen=True)
@@ -190,13 +190,13 @@ def _by_both(equations: Equations, generator: torch.Generator) -> Solved:
     middle = None if equations.centre is None else equations.centre.reshape(1, -1)
     if middle is not None:
         right = right - stack.apply(middle)
-    planted = torch.randn(1, stack.columns, generator=generator, dtype=torch.float64).to(right)
+    planted = planted_input(stack.columns, generator, right)
     system, fit = stack.evened(), torch.tensor([1e-15, PLANTED_FIT])
     rows = torch.cat([system.right(right), system.apply(planted)])
     found = lsmr(system.apply, system.adjoint, rows, tolerance=TOLERANCE, fit=fit, iterations=PATIENCE, expired=equations.expired)
     products, factored = found.iterations, None
-    missed = float((found.solution[1] - planted[0]).square().sum())  # its expectation is the number of columns without rank
-    if not bool(found.converged.all()) or (missed > PLANTED and stack.columns <= DENSE):
+    missing = missing_columns(found.solution[1:], planted)
+    if not bool(found.converged.all()) or (missing and stack.columns <= DENSE):
         tight = stack.columns <= equations.dense  # a system that looks deficient may only be badly conditioned
         if tight:
             factored = stack.factored()
@@ -207,19 +207,15 @@ def _by_both(equations: Equations, generator: torch.Generator) -> Solved:
             system.apply, system.adjoint, rows, tolerance=TOLERANCE, fit=fit, iterations=2 * PATIENCE, expired=equations.expired
         )
         products += found.iterations
-        missed = float((found.solution[1] - planted[0]).square().sum())
+        missing = missing_columns(found.solution[1:], planted)
     flat = torch.nan_to_num(system.even.apply(found.solution), nan=0.0, posinf=0.0, neginf=0.0)
-    if not math.isfinite(missed):  # no equation at all
-        missed = float(equations.unknowns)
     value = (flat[0] if middle is None else flat[0] + middle[0]).reshape(operator.input_shape)
     drift = known.errors
     gradients = None if equations.gradient is None else _gradient_errors(equations, value, equations.noise, generator)
     right_of_errors = system.right(stack.right(drift, gradients))
     errors = lsmr(system.apply, system.adjoint, right_of_errors, tolerance=ROUGH, iterations=500)
     count = int(known.mask.sum()) + (0 if equations.gradient is None else equations.gradient.numel())
-    rank = equations.unknowns
-    if missed > PLANTED:
-        rank = max(min(rank - max(round(missed), 1), count), 0)
+    rank = equations.unknowns if not missing else max(min(equations.unknowns - missing, count), 0)
     samples = system.even.apply(errors.solution).reshape(SAMPLES, *operator.input_shape)
     report = LayerReport(
         name=equations.link.name,

@@ -14,7 +14,7 @@ import torch
 from leakgauge.attacks.recursive.candidate import Candidate
 from leakgauge.attacks.recursive.known import SAMPLES, Known, through
 from leakgauge.attacks.recursive.problem import Problem
-from leakgauge.attacks.recursive.segment import PlainSegment, Weights
+from leakgauge.attacks.recursive.segment import PlainSegment, weights_of
 from leakgauge.attacks.recursive.start import last_linear
 from leakgauge.chain.link import Link
 from leakgauge.linalg import DENSE, cholesky_preconditioner, lsmr
@@ -31,9 +31,7 @@ def polish(problem: Problem, best: Candidate) -> Candidate | None:
     known, links = _features(problem, best)
     if any(link.kind in ("block", "pool") for link in links) or known.view is not None:
         return None
-    noise = best.sweep.noise
-    names = [name for link in links for name in link.parameters if name in problem.gradients]
-    weights = Weights(known.mask / known.sigma.clamp(min=1e-300), {name: 1 / max(noise.expected(name), 1e-300) for name in names})
+    weights = weights_of(problem, known, links, best.sweep.noise.expected)
     segment = PlainSegment(problem, links, known, weights)
     if segment.unknowns > DENSE or segment.equations > ROWS:
         return None

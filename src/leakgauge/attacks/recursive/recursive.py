@@ -34,10 +34,12 @@ class Recursive(Attack):
 
     Args:
         joint: solve layers together where one alone does not suffice.
+        grid: round pixels to the 8-bit grid where all lie on it within their expected error and the update agrees better.
         iterations: linearisations of the joint step.
     """
 
     joint: bool = True
+    grid: bool = True
     iterations: int = 60
 
     def __call__(self, seen: Observation, generator: torch.Generator, limits: Limits | None = None) -> Reconstruction:
@@ -46,11 +48,11 @@ class Recursive(Attack):
         if not has_signal(seen):
             return no_signal(seen, "recursive", limits.seconds)
         options = dataclasses.asdict(self)
-        found = candidates(problem, generator, virtual=self.joint, expired=lambda: limits.expired)
+        found = candidates(problem, generator, virtual=self.joint)
         joined = None
         if found and found[0].value is None and self.joint and not limits.expired:
             found, joined = self._together(problem, found, generator, limits)
-        return conclude(seen, problem, found, joined, limits, "recursive", options)
+        return conclude(seen, problem, found, joined, limits, "recursive", options, grid=self.grid)
 
     def _together(
         self, problem: Problem, found: list[Candidate], generator: torch.Generator, limits: Limits
@@ -68,7 +70,7 @@ class Recursive(Attack):
 
         settings = JointSettings(iterations=self.iterations, total=limits.evaluations(*PRODUCTS))
         starts = [grey_input(problem)]
-        joined = solve_together(problem, stop, starts, generator, settings, lambda: limits.expired, watch)
+        joined = solve_together(problem, stop, starts, generator, settings, watch)
         value = dataclasses.replace(first, value=joined.value, errors=joined.errors)
         return [value, *found[1:]], joined
 
@@ -77,6 +79,6 @@ class Recursive(Attack):
     needs="one example, one gradient, a linear last layer; invertible activations, no max-pooling; exact where the rank suffices",
     source="Zhu & Blaschko 2021 (R-GAP)",
 )
-def recursive(joint: bool = True, iterations: int = 60) -> Recursive:
+def recursive(joint: bool = True, grid: bool = True, iterations: int = 60) -> Recursive:
     """Closed form, layer by layer (R-GAP); layers that lack equations are solved together with those before them."""
-    return Recursive(joint=joint, iterations=iterations)
+    return Recursive(joint=joint, grid=grid, iterations=iterations)

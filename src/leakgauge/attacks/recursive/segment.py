@@ -19,8 +19,7 @@ from leakgauge.attacks.recursive.known import Known, linear_map
 from leakgauge.attacks.recursive.problem import Problem
 from leakgauge.chain.link import Link
 from leakgauge.chain.operators import ConvOperator, LayerOperator, LinearOperator, operator_of
-
-Product = Callable[[Tensor], Tensor]
+from leakgauge.linalg import Product
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ class Weights:
     gradients: dict[str, float]
 
 
-def weights_of(problem: Problem, known: Known, names: tuple[str, ...]) -> Weights:
-    """Weights that whiten the equations."""
-    sigma = known.sigma.clamp(min=1e-300)
-    return Weights(known.mask / sigma, {name: 1 / max(problem.noise(name), 1e-300) for name in names})
+def weights_of(problem: Problem, known: Known, links: tuple[Link, ...], noise: Callable[[str], float]) -> Weights:
+    """Weights that whiten the equations of some links; `noise` gives the expected error of each gradient by name."""
+    names = [name for link in links for name in link.parameters if name in problem.gradients]
+    return Weights(known.mask / known.sigma.clamp(min=1e-300), {name: 1 / max(noise(name), 1e-300) for name in names})
 
 
 class PlainSegment:

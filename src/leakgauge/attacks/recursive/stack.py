@@ -126,7 +126,7 @@ class Stack:
             lengths = self._value_columns()
             total = lengths + self._signs() if self.gradients else lengths
             scale = total.clamp(min=max(float(total.max()) * 1e-8, 1e-300)).rsqrt()
-            return Preconditioner(lambda flat: flat * scale, lambda flat: flat * scale)
+            return Preconditioner.diagonal(scale)
         pixels, vectors, sizes = self._spectrum
         change = 1 / (1 + sizes.square()).sqrt() - 1
         groups, _, columns = self.block.shape

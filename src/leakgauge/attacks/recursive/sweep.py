@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +10,8 @@ from torch import Tensor
 from leakgauge.attacks.recursive.before import layer_before
 from leakgauge.attacks.recursive.kinks import settle
 from leakgauge.attacks.recursive.known import Known, NotSeparable, through
-from leakgauge.attacks.recursive.layer import PLANTED, Equations, Solved, by_reliability, solve
+from leakgauge.attacks.recursive.layer import Equations, Solved, by_reliability, solve
+from leakgauge.attacks.recursive.planted import missing_columns, planted_input
 from leakgauge.attacks.recursive.problem import NoiseLevel, Problem
 from leakgauge.attacks.recursive.start import Start
 from leakgauge.attacks.recursive.virtual import complete
@@ -70,7 +70,6 @@ def sweep(
     *,
     virtual: bool = True,
     reject: float = float("inf"),
-    expired: Callable[[], bool] = lambda: False,
 ) -> Sweep:
     """Goes back from the input of link `index`, the last layer, to the input of the network.
 
@@ -81,7 +80,6 @@ def sweep(
         generator: of planted inputs and error samples.
         virtual: complete deficient layers with the layer before them where its equations allow it.
         reject: relative residual of a layer above which the start cannot be right.
-        expired: polled by the long parts.
     """
     known, products = start.known, 0
     reports: list[LayerReport] = []
@@ -91,6 +89,10 @@ def sweep(
     weight = links[index].weight
     assert weight is not None
     noise.measured(weight, start.residual * problem.size(weight))
+
+    def stopped(stop: Stop) -> Sweep:
+        return Sweep(None, None, tuple(reports), stop, products, noise)
+
     for position in range(index - 1, -1, -1):
         link = links[position]
         if link.kind not in ("conv", "linear"):
@@ -99,10 +101,10 @@ def sweep(
                 if known.flips is not None and link.activation is not None:
                     sides[position], latest = known.value > 0, position
             except NotSeparable as error:
-                return Sweep(None, None, tuple(reports), Stop(position, known, f"{error}."), products, noise)
+                return stopped(Stop(position, known, f"{error}."))
             continue
         if problem.expired():
-            return Sweep(None, None, tuple(reports), Stop(position, known, "The time was up."), products, noise)
+            return stopped(Stop(position, known, "The time was up."))
         equations = equations_of(problem, position, known, noise)
         solved = solve(by_reliability(equations), generator)
         if known.flips is not None and bool(known.flips.any()) and not solved.deficient:
@@ -116,25 +118,23 @@ def sweep(
         products += solved.products
         if solved.report.residual > reject:
             reason = f"The equations of {link.name!r} contradict each other (relative residual {solved.report.residual:.1e})."
-            return Sweep(None, None, tuple(reports), Stop(position, known, reason, contradicted=True), products, noise)
+            return stopped(Stop(position, known, reason, contradicted=True))
         if solved.deficient:
-            better = _completed(problem, position, known, noise, solved, generator, expired) if virtual else None
+            better = _completed(problem, position, known, noise, solved, generator) if virtual else None
             if better is not None:
                 solved = better
                 reports[-1] = better.report
         if solved.deficient:
             missing = solved.report.rank_deficiency
             reason = f"{link.name!r} has about {missing:,} equations too few for its {solved.report.unknowns:,} input values."
-            return Sweep(None, None, tuple(reports), Stop(position, known, reason, solved), products, noise)
+            return stopped(Stop(position, known, reason, solved))
         known = after(problem, position, known, solved)
     if known.view is not None or not bool(known.mask.all()):
         whole = _from_view(problem, known, generator)
         if whole is not None:
             value, errors, report = whole
             return Sweep(value, errors, (*reports, report), None, products, noise, sides)
-        return Sweep(
-            None, None, tuple(reports), Stop(-1, known, "The network pools its input before any weight sees it."), products, noise
-        )
+        return stopped(Stop(-1, known, "The network pools its input before any weight sees it."))
     return Sweep(known.value, known.errors, tuple(reports), None, products, noise, sides)
 
 
@@ -148,10 +148,10 @@ def _from_view(problem: Problem, known: Known, generator: torch.Generator) -> tu
     def adjoint(flat: Tensor) -> Tensor:
         return known.seen_adjoint(flat.reshape(-1, *known.value.shape)).flatten(1)
 
-    planted = torch.randn(1, size, generator=generator, dtype=torch.float64).to(known.value)
+    planted = planted_input(size, generator, known.value)
     rows = torch.cat([(known.value * known.mask).reshape(1, -1), apply(planted), known.errors.flatten(1)])
     found = lsmr(apply, adjoint, rows, tolerance=1e-12, fit=1e-12, iterations=500)
-    if float((found.solution[1] - planted[0]).square().sum()) > PLANTED:
+    if missing_columns(found.solution[1:2], planted):
         return None
     errors = found.solution[2:].reshape(-1, *shape)
     report = LayerReport(
@@ -174,7 +174,6 @@ def _completed(
     noise: NoiseLevel,
     solved: Solved,
     generator: torch.Generator,
-    expired: Callable[[], bool],
 ) -> Solved | None:
     before = layer_before(problem, position)
     if before is None:
@@ -183,9 +182,7 @@ def _completed(
     guess = _middle(problem, problem.chain.links.index(first))
     if guess is None:
         guess = torch.zeros(first.input_shape, dtype=solved.value.dtype, device=solved.value.device)
-    return complete(
-        problem, by_reliability(equations_of(problem, position, known, noise)), solved, before, guess, generator, expired
-    )
+    return complete(problem, by_reliability(equations_of(problem, position, known, noise)), solved, before, guess, generator)
 
 
 def grey_input(problem: Problem) -> Tensor:

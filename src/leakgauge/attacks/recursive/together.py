@@ -12,6 +12,7 @@ from torch import Tensor
 from leakgauge.attacks.recursive.generic import GenericSegment
 from leakgauge.attacks.recursive.joint import JointSettings, JointSolution, column_scale, solve_jointly
 from leakgauge.attacks.recursive.known import SAMPLES, Known
+from leakgauge.attacks.recursive.planted import missing_columns, planted_input
 from leakgauge.attacks.recursive.problem import Problem
 from leakgauge.attacks.recursive.segment import PlainSegment, Segment, Weights, weights_of
 from leakgauge.attacks.recursive.sweep import Stop
@@ -53,7 +54,6 @@ def solve_together(
     starts: list[Tensor],
     generator: torch.Generator,
     settings: JointSettings,
-    expired: Callable[[], bool],
     watch: Callable[[int, Tensor, float], None] = lambda *_: None,
 ) -> Joined:
     """Solves the links before a stop, and the one it stopped at, for the network's input.
@@ -64,7 +64,6 @@ def solve_together(
         starts: points (*input) to begin at, the next one where the equations were not met from the one before.
         generator: draws planted directions and errors.
         settings: limits of the iteration.
-        expired: polled.
         watch: told (iteration, point, residual).
     """
     links = problem.chain.links[: stop.index + 1]
@@ -77,13 +76,13 @@ def solve_together(
     for start in starts:
         begin = start.flatten()
         if smooth is not None:
-            near = solve_jointly(smooth, begin, settings, expired, watch)
+            near = solve_jointly(smooth, begin, settings, problem.expired, watch)
             products, begin = products + near.products, near.point
-        found = solve_jointly(segment, begin, settings, expired, watch)
+        found = solve_jointly(segment, begin, settings, problem.expired, watch)
         products += found.products
         if best is None or found.residual < best.residual:
             best = found
-        if expired() or best.residual <= FITS * segment.equations**0.5:
+        if problem.expired() or best.residual <= FITS * segment.equations**0.5:
             break
     assert best is not None
     return _concluded(problem, segment, links, stop.known, best, products, generator)
@@ -91,8 +90,7 @@ def solve_together(
 
 def segment_of(problem: Problem, links: tuple[Link, ...], known: Known) -> Segment:
     """The equations of a run of links."""
-    names = tuple(name for link in links for name in link.parameters if name in problem.gradients)
-    weights = weights_of(problem, known, names)
+    weights = weights_of(problem, known, links, problem.noise)
     kind = GenericSegment if any(link.kind == "block" for link in links) else PlainSegment
     return kind(problem, links, known, weights)
 
@@ -107,8 +105,7 @@ def without_jumps(problem: Problem, links: tuple[Link, ...], known: Known) -> Se
     if not kinked or any(link.kind == "block" for link in links):
         return None
     early = {name for link in links[: kinked[-1]] for name in link.parameters}
-    names = tuple(name for link in links for name in link.parameters if name in problem.gradients)
-    weights = weights_of(problem, known, names)
+    weights = weights_of(problem, known, links, problem.noise)
     gradients = {name: 0.0 if name in early else weight for name, weight in weights.gradients.items()}
     return PlainSegment(problem, links, known, Weights(weights.values, gradients))
 
@@ -128,8 +125,8 @@ def _concluded(
         return _unmet(segment, links, found, products)
     current = segment.linearised(found.point)
     even = Preconditioner.diagonal(column_scale(current, segment))
-    planted = torch.randn(1, unknowns, generator=generator, dtype=torch.float64).to(found.point)
-    right = torch.cat([current.apply(planted), _drift(problem, segment, links, known, found, generator)])
+    planted = planted_input(unknowns, generator, found.point)
+    right = torch.cat([current.apply(even.apply(planted)), _drift(problem, segment, links, known, found, generator)])
     fit = torch.full((len(right),), 1e-7)
     answer = lsmr(
         current.apply,
@@ -141,8 +138,7 @@ def _concluded(
         iterations=CHECK,
         expired=problem.expired,
     )
-    missed = float((answer.solution[0] - planted[0]).square().sum())
-    missing = 0 if missed <= 0.05 else unknowns if not math.isfinite(missed) else max(round(missed), 1)
+    missing = missing_columns(answer.inner[:1], planted)
     errors = torch.nan_to_num(answer.solution[1:], nan=math.inf) * max(chi, 1.0)
     report = LayerReport(
         name=f"{links[0].name} to {links[-1].name}",
@@ -152,13 +148,13 @@ def _concluded(
         rank=unknowns - missing,
         condition=answer.condition,
         residual=found.residual / max(found.start, 1e-300),
-        predicted_error=float(errors.square().mean().sqrt()) if missing == 0 and chi <= FITS else float("inf"),
+        predicted_error=float(errors.square().mean().sqrt()) if missing == 0 else math.inf,
     )
     return Joined(
         value=found.point.reshape(shape),
         errors=errors.reshape(SAMPLES, *shape),
         report=report,
-        met=chi <= FITS,
+        met=True,
         missing=missing,
         products=products + answer.iterations,
         expired=found.expired,

@@ -14,10 +14,9 @@ from leakgauge.attacks.recursive.polish import polish
 from leakgauge.attacks.recursive.problem import Problem
 from leakgauge.attacks.recursive.sweep import grey_input
 from leakgauge.attacks.recursive.together import Joined
-from leakgauge.attacks.verify import agrees, relative_residual
+from leakgauge.attacks.verify import agrees, recomputed
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import LayerReport, Outcome, Reconstruction, Stats, unverified
-from leakgauge.local.replay import replay
 
 RADIUS = 1e-3  # largest error radius of a certificate, as a share of the range (DESIGN rule 2)
 NUDGES = 3
@@ -33,8 +32,21 @@ def conclude(
     limits: Limits,
     name: str,
     options: dict[str, Any],
+    *,
+    grid: bool,
 ) -> Reconstruction:
-    """The reconstruction of the best candidate, with its twin beside it where the range of values cannot decide."""
+    """The reconstruction of the best candidate, with its twin beside it where the range of values cannot decide.
+
+    Args:
+        seen: what the attacker holds.
+        problem: the same, prepared.
+        found: candidates, the most plausible first.
+        joined: what solving several layers together gave, or None.
+        limits: the clock.
+        name: of the attack.
+        options: its options.
+        grid: whether pixels that lie on the 8-bit grid within their error are rounded to it.
+    """
     if not found:
         return _nothing(seen, limits, name, options)
     plausible = [one for one in found if one.plausible and one.value is not None]
@@ -45,10 +57,10 @@ def conclude(
     fallback = fallback_of(problem, best)
     inputs = torch.stack([one.value if one.value is not None else fallback for one in kept])
     labels = torch.tensor([one.start.label for one in kept])
-    residual = verified(seen, problem, inputs[:1], labels[:1])
+    residual = recomputed(seen, problem.target, inputs[:1], labels[:1])
     notes: list[str] = []
     if best.value is not None:
-        inputs, residual, notes = _refined(seen, problem, best, inputs, labels, residual)
+        inputs, residual, notes = _refined(seen, problem, best, inputs, labels, residual, grid)
     explains = agrees(residual, seen, "float64")
     complete = best.value is not None and (joined is None or (joined.met and joined.missing == 0))
     radius = radius_of(problem, best.errors) if complete and best.errors is not None else float("inf")
@@ -64,7 +76,7 @@ def conclude(
         outcome, cause = _outcome(best, joined, explains, residual, radius, bool(certified.all()), limits)
     layers = best.sweep.reports + ((joined.report,) if joined is not None else ())
     stats = Stats(
-        evaluations=sum(one.sweep.products for one in found[:1]) + (joined.products if joined is not None else 0),
+        evaluations=best.sweep.products + (joined.products if joined is not None else 0),
         residual=residual,
         cause=cause,
         notes=(*_notes(found, kept, radius), *notes),
@@ -72,17 +84,8 @@ def conclude(
         layers=layers,
         radius=radius,
     )
-    return Reconstruction(
-        inputs=inputs.float().cpu() if float(inputs.abs().max()) < 1e30 else torch.zeros_like(inputs).float(),
-        labels=labels,
-        outcome=outcome,
-        explains=explains,
-        certified=certified,
-        confidence=certified.float(),
-        stats=stats,
-        seconds=limits.seconds,
-        attack=name,
-    )
+    shown = inputs if float(inputs.abs().max()) < 1e30 else torch.zeros_like(inputs)  # float32 could not hold it
+    return _result(shown, labels, outcome, explains, certified, stats, limits, name)
 
 
 def _blurred(problem: Problem, best: Candidate) -> bool:
@@ -91,18 +94,22 @@ def _blurred(problem: Problem, best: Candidate) -> bool:
 
 
 def _refined(
-    seen: Observation, problem: Problem, best: Candidate, inputs: Tensor, labels: Tensor, residual: float
+    seen: Observation, problem: Problem, best: Candidate, inputs: Tensor, labels: Tensor, residual: float, grid: bool
 ) -> tuple[Tensor, float, list[str]]:
     """Moves within the error that bring the recomputed update nearer to the observed one: nothing else decides."""
-    notes = []
+    notes: list[str] = []
+    assert best.errors is not None
+    within = radius_of(problem, best.errors)
     for _ in range(NUDGES):
         nudged = nudge(problem, best, inputs[:1])
-        nearer = float("inf") if nudged is None else verified(seen, problem, nudged, labels[:1])
+        if nudged is not None and radius_of(problem, nudged - inputs[:1]) > SAFETY * within:  # further than the error allows
+            break
+        nearer = float("inf") if nudged is None else recomputed(seen, problem.target, nudged, labels[:1])
         if nudged is None or not nearer < 0.9 * residual:
             break
         inputs, residual = torch.cat([nudged, inputs[1:]]), nearer
-    rounded = on_grid(problem, best, inputs[:1])
-    nearer = float("inf") if rounded is None else verified(seen, problem, rounded, labels[:1])
+    rounded = on_grid(problem, best, inputs[:1]) if grid else None
+    nearer = float("inf") if rounded is None else recomputed(seen, problem.target, rounded, labels[:1])
     if rounded is not None and nearer < residual:
         inputs, residual = torch.cat([rounded, inputs[1:]]), nearer
         notes.append("all values lie on the grid of 8-bit pixels within their expected error, and were rounded to it")
@@ -141,7 +148,7 @@ def concluded_with(
 ) -> Reconstruction:
     """The reconstruction of a completed recursion."""
     inputs, labels = completed.value[None], torch.tensor([label])
-    residual = verified(seen, problem, inputs, labels)
+    residual = recomputed(seen, problem.target, inputs, labels)
     explains = agrees(residual, seen, "float64")
     radius = radius_of(problem, completed.errors) if completed.determined and completed.errors is not None else float("inf")
     certified = unverified(1)
@@ -166,34 +173,7 @@ def concluded_with(
         layers=completed.reports,
         radius=radius,
     )
-    return Reconstruction(
-        inputs=inputs.float().cpu(),
-        labels=labels,
-        outcome=outcome,
-        explains=explains,
-        certified=certified,
-        confidence=certified.float(),
-        stats=stats,
-        seconds=limits.seconds,
-        attack=name,
-    )
-
-
-def verified(seen: Observation, problem: Problem, inputs: Tensor, labels: Tensor) -> float:
-    """Relative residual of the update recomputed from inputs and labels, in float64."""
-    target = problem.target
-    found = replay(
-        target.network,
-        inputs,
-        labels.to(inputs.device),
-        loss=seen.loss,
-        training=target.training,
-        parameters=target.parameters,
-        buffers=target.buffers,
-        trainable=tuple(target.tensors),
-        graph="none",
-    ).tensors
-    return relative_residual(found, target.tensors)
+    return _result(inputs, labels, outcome, explains, certified, stats, limits, name)
 
 
 def radius_of(problem: Problem, errors: Tensor) -> float:
@@ -250,14 +230,28 @@ def _notes(found: list[Candidate], kept: list[Candidate], radius: float) -> tupl
 def _nothing(seen: Observation, limits: Limits, name: str, options: dict[str, Any]) -> Reconstruction:
     assert seen.spec is not None
     inputs = seen.spec.normalise(torch.full((1, *seen.spec.shape), 0.5))
+    stats = Stats(cause="No input of the last layer agrees with its gradient and the loss.", options=options)
+    return _result(inputs, None, Outcome.INCONSISTENT, False, unverified(1), stats, limits, name)
+
+
+def _result(
+    inputs: Tensor,
+    labels: Tensor | None,
+    outcome: Outcome,
+    explains: bool,
+    certified: Tensor,
+    stats: Stats,
+    limits: Limits,
+    name: str,
+) -> Reconstruction:
     return Reconstruction(
-        inputs=inputs,
-        labels=None,
-        outcome=Outcome.INCONSISTENT,
-        explains=False,
-        certified=unverified(1),
-        confidence=torch.zeros(1),
-        stats=Stats(cause="No input of the last layer agrees with its gradient and the loss.", options=options),
+        inputs=inputs.float().cpu(),
+        labels=labels,
+        outcome=outcome,
+        explains=explains,
+        certified=certified,
+        confidence=certified.float(),
+        stats=stats,
         seconds=limits.seconds,
         attack=name,
     )

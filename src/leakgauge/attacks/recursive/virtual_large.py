@@ -7,22 +7,22 @@ W x' - (a^-1(x0 + N t) - b), its steps by LSMR.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from leakgauge.attacks.recursive.before import Before
+from leakgauge.attacks.recursive.constraints import ALLOWED, Descent, completed, descend
 from leakgauge.attacks.recursive.known import SAMPLES
 from leakgauge.attacks.recursive.layer import Equations, Solved
+from leakgauge.attacks.recursive.planted import missing_columns, planted_input
 from leakgauge.attacks.recursive.problem import Problem
 from leakgauge.chain.operators import LayerOperator
 from leakgauge.linalg import Preconditioner, lsmr
 
 STEPS = 40
 PRODUCTS = 1500
-PLANTED = 0.05
 
 
 @dataclass(frozen=True)
@@ -63,92 +63,60 @@ def complete_iteratively(
     free: Tensor,
     guess: Tensor,
     generator: torch.Generator,
-    expired: Callable[[], bool],
 ) -> Solved | None:
     """As `virtual.complete`, with the basis (n, d) of the null space at hand."""
     base, shape = solved.value.flatten(), solved.value.shape
     unknowns, products = math.prod(operator.input_shape), 0
 
-    def target(t: Tensor) -> tuple[Tensor, Tensor]:
-        return before.back((base + free @ t).reshape(shape), problem)
+    def residual(point: Tensor) -> tuple[Tensor, Tensor]:
+        values, slope = before.back((base + free @ point[unknowns:]).reshape(shape), problem)
+        return operator.apply(point[:unknowns].reshape(1, *operator.input_shape)).flatten() - values, slope
 
-    inputs = guess.flatten()
-    t = free.T @ (before.forward(operator.apply(guess[None])[0], problem).flatten() - base)
-    values, slope = target(t)
-    vector = operator.apply(inputs.reshape(1, *operator.input_shape)).flatten() - values
-    size = first = float(vector.norm())
-    pair = _Pair(operator, free, slope)
-    for _ in range(STEPS):
-        if expired():
-            return None
-        step = lsmr(
+    def step(vector: Tensor, slope: Tensor) -> Tensor:
+        nonlocal products
+        pair = _Pair(operator, free, slope)
+        found = lsmr(
             pair.apply,
             pair.adjoint,
             -vector[None],
             precondition=pair.even(),
             tolerance=1e-6,
             iterations=PRODUCTS,
-            expired=expired,
+            expired=problem.expired,
         )
-        products += step.iterations
-        move, length, found = step.solution[0], 1.0, math.inf
-        while length > 1e-4:
-            moved, turned = inputs + length * move[:unknowns], t + length * move[unknowns:]
-            values, bent = target(turned)
-            trial = operator.apply(moved.reshape(1, *operator.input_shape)).flatten() - values
-            found = float(trial.norm())
-            if found < size:
-                break
-            length /= 2
-        if not found < size:
-            break
-        settled = found > 0.99 * size
-        inputs, t, vector, size = moved, turned, trial, found
-        pair = _Pair(operator, free, bent)
-        if settled:
-            break
-    return _concluded(equations, solved, pair, t, size, first, unknowns, products, generator)
+        products += found.iterations
+        return found.solution[0]
+
+    t = free.T @ (before.forward(operator.apply(guess[None])[0], problem).flatten() - base)
+    found = descend(torch.cat([guess.flatten(), t]), residual, step, steps=STEPS, enough=0.99, expired=problem.expired)
+    return None if found is None else _concluded(equations, solved, operator, free, found, products, generator)
 
 
 def _concluded(
     equations: Equations,
     solved: Solved,
-    pair: _Pair,
-    t: Tensor,
-    size: float,
-    first: float,
-    unknowns: int,
+    operator: LayerOperator,
+    free: Tensor,
+    found: Descent,
     products: int,
     generator: torch.Generator,
 ) -> Solved | None:
-    free = pair.free
+    pair, unknowns = _Pair(operator, free, found.slope), math.prod(operator.input_shape)
     drift = solved.errors.flatten(1)  # (R, n) error of x0
-    planted = torch.randn(1, unknowns + free.shape[1], generator=generator, dtype=torch.float64).to(free)
-    even = pair.even()
-    right = torch.cat([pair.apply(even.apply(planted)), drift * pair.slope])
+    planted, even = planted_input(unknowns + free.shape[1], generator, free), pair.even()
     answer = lsmr(
         pair.apply,
         pair.adjoint,
-        right,
+        torch.cat([pair.apply(even.apply(planted)), drift * found.slope]),
         precondition=even,
         tolerance=1e-5,
         fit=torch.tensor([1e-6] + [1e-12] * SAMPLES),
         iterations=3 * PRODUCTS,
+        expired=equations.expired,
     )
-    missed = float((answer.inner[0] - planted[0]).square().sum())
-    allowed = 10 * float((drift * pair.slope).norm(dim=1).mean()) + 1e-12 * first
-    if missed > PLANTED or size > allowed:
+    allowed = ALLOWED * float((drift * found.slope).norm(dim=1).mean()) + 1e-12 * found.first
+    if missing_columns(answer.inner[:1], planted) or found.size > allowed:
         return None
-    # W x' - D N t = D e: the error of x0 moves t as well.
-    errors = drift + answer.solution[1:, unknowns:] @ free.T
-    spare = math.prod(pair.operator.output_shape) - unknowns
-    report = replace(
-        solved.report,
-        method=f"{solved.report.method}, completed by {spare} constraints of the layer before",
-        equations=solved.report.equations + spare,
-        rank=equations.unknowns,
-        condition=answer.condition,
-        predicted_error=float(errors.square().mean().sqrt()),
-    )
-    value = (solved.value.flatten() + free @ t).reshape(solved.value.shape)
-    return Solved(value, errors.reshape(solved.errors.shape), report, equations.unknowns, solved.products + products)
+    errors = drift + answer.solution[1:, unknowns:] @ free.T  # W x' - D N t = D e: the error of x0 moves t as well
+    spare = math.prod(operator.output_shape) - unknowns
+    return completed(equations, solved, free @ found.point[unknowns:], errors, spare, answer.condition, products)
