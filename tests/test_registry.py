@@ -14,7 +14,19 @@ from leakgauge.defences import Defence, GaussianNoise
 from leakgauge.errors import OptionError
 from leakgauge.registry import KINDS, catalogue, find, make, parse_call
 
-NEEDED = {"gaussian-noise": {"std": 0.1}, "laplacian-noise": {"scale": 0.1}, "prune": {"fraction": 0.1}}
+NEEDED: dict[str, dict[str, float]] = {
+    "central-dp": {"noise_multiplier": 1.0, "clip_norm": 1.0},
+    "clip": {"norm": 1.0},
+    "dp-sgd": {"noise_multiplier": 1.0, "clip_norm": 1.0},
+    "gaussian-noise": {"std": 0.1},
+    "laplacian-noise": {"scale": 0.1},
+    "percentile-noise": {"sigma0": 0.1},
+    "percentile-sharing": {"percentile": 50.0, "gamma": 1.0},
+    "prune": {"fraction": 0.1},
+    "quantise": {"bits": 8},
+    "svt": {"fraction": 0.1},
+    "top-k": {"fraction": 0.1},
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,6 +128,6 @@ def test_what_is_written_is_read(name: str, options: dict[str, Any]) -> None:
 def test_made_objects_print_as_the_call_that_makes_them() -> None:
     made = make("defences", "gaussian-noise", std=0.25)
     assert made == GaussianNoise(std=0.25)
-    assert repr(made) == "GaussianNoise(std=0.25)"
+    assert repr(made) == "GaussianNoise(std=0.25, buffers=False)"
     name, options = parse_call("gaussian-noise:std=0.25")
     assert make("defences", name, **options) == made

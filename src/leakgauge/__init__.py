@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from leakgauge.attacks.base import Attack as Attack
     from leakgauge.attacks.base import Limits as Limits
     from leakgauge.attacks.labels.recover import recover_labels as recover_labels
-    from leakgauge.attacks.matching.distance import (
-        L1 as L1,
-    )
-    from leakgauge.attacks.matching.distance import (
-        Cosine as Cosine,
-    )
-    from leakgauge.attacks.matching.distance import (
+    from leakgauge.attacks.matching.likelihood import (
         Kept as Kept,
     )
-    from leakgauge.attacks.matching.distance import (
+    from leakgauge.attacks.matching.matching import GradientMatching as GradientMatching
+    from leakgauge.attacks.matching.norms import (
+        L1 as L1,
+    )
+    from leakgauge.attacks.matching.norms import (
+        Cosine as Cosine,
+    )
+    from leakgauge.attacks.matching.norms import (
         LayerWeighted as LayerWeighted,
     )
-    from leakgauge.attacks.matching.distance import (
+    from leakgauge.attacks.matching.norms import (
         SquaredL2 as SquaredL2,
     )
-    from leakgauge.attacks.matching.matching import GradientMatching as GradientMatching
     from leakgauge.attacks.matching.priors import (
         BatchNormPrior as BatchNormPrior,
     )
@@ -69,14 +69,35 @@ if TYPE_CHECKING:
     from leakgauge.core.training import LocalTraining as LocalTraining
     from leakgauge.core.update import Update as Update
     from leakgauge.data import load_data as load_data
+    from leakgauge.defences.accounting import epsilon as epsilon
+    from leakgauge.defences.base import Defence as Defence
+    from leakgauge.defences.compression import BFloat16 as BFloat16
     from leakgauge.defences.compression import HalfPrecision as HalfPrecision
     from leakgauge.defences.compression import Prune as Prune
+    from leakgauge.defences.compression import Quantise as Quantise
+    from leakgauge.defences.compression import Sign as Sign
+    from leakgauge.defences.guarantee import Guarantee as Guarantee
+    from leakgauge.defences.guarantee import guarantee as guarantee
     from leakgauge.defences.noise import GaussianNoise as GaussianNoise
     from leakgauge.defences.noise import LaplacianNoise as LaplacianNoise
+    from leakgauge.defences.noise import PercentileNoise as PercentileNoise
+    from leakgauge.defences.private import DPSGD as DPSGD
+    from leakgauge.defences.private import CentralDP as CentralDP
+    from leakgauge.defences.selection import SVT as SVT
+    from leakgauge.defences.selection import Clip as Clip
+    from leakgauge.defences.selection import PercentileSharing as PercentileSharing
+    from leakgauge.defences.selection import TopK as TopK
     from leakgauge.errors import LeakgaugeError as LeakgaugeError
     from leakgauge.federated.client import Client as Client
+    from leakgauge.federated.federation import Federation as Federation
+    from leakgauge.federated.member import Member as Member
+    from leakgauge.federated.records import Message as Message
+    from leakgauge.federated.records import Round as Round
+    from leakgauge.federated.topology import Topology as Topology
     from leakgauge.federated.validate import validate as validate
     from leakgauge.measures.identification import identification as identification
+    from leakgauge.measures.rdlv import RDLV as RDLV
+    from leakgauge.measures.rdlv import rdlv as rdlv
     from leakgauge.measures.score import score as score
     from leakgauge.models import load_model as load_model
     from leakgauge.randomness import rng as rng
@@ -88,47 +109,67 @@ __version__ = "0.1.0"
 _WHERE = {
     "Adam": "leakgauge.attacks.matching.search.adam",
     "Attack": "leakgauge.attacks.base",
+    "BFloat16": "leakgauge.defences.compression",
     "Batch": "leakgauge.truth.batch",
     "BatchNormPrior": "leakgauge.attacks.matching.priors",
     "Box": "leakgauge.attacks.matching.priors",
+    "CentralDP": "leakgauge.defences.private",
     "Client": "leakgauge.federated.client",
-    "Cosine": "leakgauge.attacks.matching.distance",
+    "Clip": "leakgauge.defences.selection",
+    "Cosine": "leakgauge.attacks.matching.norms",
+    "DPSGD": "leakgauge.defences.private",
+    "Defence": "leakgauge.defences.base",
+    "Federation": "leakgauge.federated.federation",
     "GaussNewton": "leakgauge.attacks.matching.search.gauss_newton",
     "GaussianNoise": "leakgauge.defences.noise",
     "Given": "leakgauge.attacks.matching.starts",
     "GradientMatching": "leakgauge.attacks.matching.matching",
     "Grey": "leakgauge.attacks.matching.starts",
     "GroupConsistency": "leakgauge.attacks.matching.priors",
+    "Guarantee": "leakgauge.defences.guarantee",
     "HalfPrecision": "leakgauge.defences.compression",
     "ImageSpec": "leakgauge.core.spec",
-    "Kept": "leakgauge.attacks.matching.distance",
+    "Kept": "leakgauge.attacks.matching.likelihood",
     "Knowledge": "leakgauge.core.observation",
-    "L1": "leakgauge.attacks.matching.distance",
+    "L1": "leakgauge.attacks.matching.norms",
     "L2Norm": "leakgauge.attacks.matching.priors",
     "LBFGS": "leakgauge.attacks.matching.search.lbfgs",
     "LaplacianNoise": "leakgauge.defences.noise",
-    "LayerWeighted": "leakgauge.attacks.matching.distance",
+    "LayerWeighted": "leakgauge.attacks.matching.norms",
     "LeakageScore": "leakgauge.analysis.leakage_score",
     "LeakgaugeError": "leakgauge.errors",
     "Limits": "leakgauge.attacks.base",
     "LocalTraining": "leakgauge.core.training",
+    "Member": "leakgauge.federated.member",
+    "Message": "leakgauge.federated.records",
     "Mixed": "leakgauge.attacks.matching.starts",
     "Noise": "leakgauge.attacks.matching.starts",
     "Observation": "leakgauge.core.observation",
     "Outcome": "leakgauge.core.reconstruction",
+    "PercentileNoise": "leakgauge.defences.noise",
+    "PercentileSharing": "leakgauge.defences.selection",
     "Prune": "leakgauge.defences.compression",
+    "Quantise": "leakgauge.defences.compression",
+    "RDLV": "leakgauge.measures.rdlv",
     "RankProfile": "leakgauge.analysis.rank_profile",
     "Recommendation": "leakgauge.analysis.recommend",
     "Reconstruction": "leakgauge.core.reconstruction",
+    "Round": "leakgauge.federated.records",
+    "SVT": "leakgauge.defences.selection",
     "Security": "leakgauge.analysis.security",
-    "SquaredL2": "leakgauge.attacks.matching.distance",
+    "Sign": "leakgauge.defences.compression",
+    "SquaredL2": "leakgauge.attacks.matching.norms",
     "ThreatModel": "leakgauge.core.threat",
+    "TopK": "leakgauge.defences.selection",
+    "Topology": "leakgauge.federated.topology",
     "TotalVariation": "leakgauge.attacks.matching.priors",
     "Uniform": "leakgauge.attacks.matching.starts",
     "Update": "leakgauge.core.update",
     "attack": "leakgauge.attacks.run",
     "catalogue": "leakgauge.registry",
     "counting_bound": "leakgauge.chain.counting",
+    "epsilon": "leakgauge.defences.accounting",
+    "guarantee": "leakgauge.defences.guarantee",
     "identification": "leakgauge.measures.identification",
     "leakage_score": "leakgauge.analysis.leakage_score",
     "load_data": "leakgauge.data",
@@ -136,6 +177,7 @@ _WHERE = {
     "pack": "leakgauge.core.pack",
     "protocol_from_toml": "leakgauge.core.protocol_file",
     "rank_profile": "leakgauge.analysis.rank_profile",
+    "rdlv": "leakgauge.measures.rdlv",
     "recommendations": "leakgauge.analysis.recommend",
     "recover_labels": "leakgauge.attacks.labels.recover",
     "rng": "leakgauge.randomness",
@@ -145,21 +187,30 @@ _WHERE = {
 }
 
 __all__ = [
+    "DPSGD",
     "L1",
     "LBFGS",
+    "RDLV",
+    "SVT",
     "Adam",
     "Attack",
+    "BFloat16",
     "Batch",
     "BatchNormPrior",
     "Box",
+    "CentralDP",
     "Client",
+    "Clip",
     "Cosine",
+    "Defence",
+    "Federation",
     "GaussNewton",
     "GaussianNoise",
     "Given",
     "GradientMatching",
     "Grey",
     "GroupConsistency",
+    "Guarantee",
     "HalfPrecision",
     "ImageSpec",
     "Kept",
@@ -171,23 +222,34 @@ __all__ = [
     "LeakgaugeError",
     "Limits",
     "LocalTraining",
+    "Member",
+    "Message",
     "Mixed",
     "Noise",
     "Observation",
     "Outcome",
+    "PercentileNoise",
+    "PercentileSharing",
     "Prune",
+    "Quantise",
     "RankProfile",
     "Recommendation",
     "Reconstruction",
+    "Round",
     "Security",
+    "Sign",
     "SquaredL2",
     "ThreatModel",
+    "TopK",
+    "Topology",
     "TotalVariation",
     "Uniform",
     "Update",
     "attack",
     "catalogue",
     "counting_bound",
+    "epsilon",
+    "guarantee",
     "identification",
     "leakage_score",
     "load_data",
@@ -195,6 +257,7 @@ __all__ = [
     "pack",
     "protocol_from_toml",
     "rank_profile",
+    "rdlv",
     "recommendations",
     "recover_labels",
     "rng",

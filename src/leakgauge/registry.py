@@ -11,6 +11,7 @@ where `factory(**options)` returns the object, and may carry `summary`, `needs` 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -116,12 +117,21 @@ def catalogue(kind: str) -> list[Entry]:
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """'NAME:k=v,..' into the name and its options; values are numbers, true/false/none, or text.
 
+    A value that names data keeps its own commas, as in bn-matching:prior=folder:scans?indices=0,2-4&grey=true,tv=0.
+
     Raises:
         OptionError: if an option has no '='.
     """
     name, _, rest = text.partition(":")
     options: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in rest.split(","))):
+    parts: list[str] = []
+    for piece in filter(None, (piece.strip() for piece in rest.split(","))):
+        key, sign, _ = piece.partition("=")
+        if parts and ":" in parts[-1] and not (sign and re.fullmatch(r"[A-Za-z_][\w-]*", key.strip())):
+            parts[-1] += f",{piece}"
+        else:
+            parts.append(piece)
+    for part in parts:
         key, sign, value = part.partition("=")
         if not sign:
             raise OptionError(f"The option {part!r} in {text!r} has no value; expected {name}:{part}=VALUE.")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from leakgauge.attacks.matching.distance import L1, Cosine, Distance, Kept, LayerWeighted, SquaredL2, dictated_by
+from leakgauge.attacks.matching.distance import L1, SMOOTH, Cosine, Distance, Kept, LayerWeighted, SquaredL2, dictated_by
 from leakgauge.core import DefenceRecord
 from leakgauge.randomness import rng
 
@@ -86,11 +86,11 @@ def test_only_what_was_shared_is_compared(distance: Distance) -> None:
     ("names", "expected"),
     [
         ((), None),
-        (("half-precision",), None),
+        (("made-up",), None),
         (("gaussian-noise",), SquaredL2()),
-        (("laplacian-noise",), L1()),
-        (("prune",), Kept(SquaredL2())),
-        (("laplacian-noise", "prune"), Kept(L1())),
+        (("laplacian-noise",), L1(smooth=SMOOTH)),
+        (("prune",), Kept(SquaredL2(), below="tensor")),
+        (("laplacian-noise", "prune"), Kept(L1(smooth=SMOOTH), below="tensor")),
     ],
 )
 def test_what_a_known_defence_dictates(names: tuple[str, ...], expected: Distance | None) -> None:

@@ -42,6 +42,7 @@ def dlg(
     tv: float = 0.0,
     box: float = 0.0,
     mode: str = "eval",
+    adaptive: bool = True,
     dtype: str = "float32",
 ) -> GradientMatching:
     """Deep Leakage from Gradients: pixels and soft labels together, L2 distance, L-BFGS, then Gauss-Newton.
@@ -58,6 +59,7 @@ def dlg(
         labels=labels,
         restarts=restarts,
         mode=mode,
+        adaptive=adaptive,
         dtype=dtype,
         name="dlg",
     )
@@ -73,10 +75,11 @@ def idlg(
     tv: float = 0.0,
     box: float = 0.0,
     mode: str = "eval",
+    adaptive: bool = True,
     dtype: str = "float32",
 ) -> GradientMatching:
     """Improved DLG: labels first, from the last layer's gradient, then pixels by matching."""
-    parts = dlg("recovered", restarts, start, distance, refine, history, tv, box, mode, dtype)
+    parts = dlg("recovered", restarts, start, distance, refine, history, tv, box, mode, adaptive, dtype)
     return replace(parts, name="idlg")
 
 
@@ -91,14 +94,16 @@ def inverting_gradients(
     signed: bool = True,
     schedule: str = "steps",
     start: str = "noise",
-    distance: str = "cosine",
+    distance: str = "auto",
     mode: str = "eval",
     labels: str = "auto",
+    adaptive: bool = True,
     dtype: str = "float32",
 ) -> GradientMatching:
     """Inverting Gradients: cosine distance and total variation, signed Adam within the box, restarts."""
     return GradientMatching(
         distance=_distance(distance),
+        usual=Cosine(),
         priors=_priors(tv, 0.0),
         search=Adam(lr=lr, signed=signed, schedule=schedule),
         start=_start(start),
@@ -108,6 +113,7 @@ def inverting_gradients(
         evaluations=(4_000, 48_000, 192_000),
         tolerance=1e-9,
         mode=mode,
+        adaptive=adaptive,
         box=True,
         dtype=dtype,
         name="inverting-gradients",
@@ -121,6 +127,7 @@ def mu_2022(
     refine: bool = True,
     history: int = 100,
     mode: str = "eval",
+    adaptive: bool = True,
     dtype: str = "float64",
 ) -> GradientMatching:
     """Mu 2022: labels from the gradient, then pixels by matching, from fully connected to convolutional networks."""
@@ -132,6 +139,7 @@ def mu_2022(
         restarts=restarts,
         evaluations=(6_000, 24_000, 96_000),
         mode=mode,
+        adaptive=adaptive,
         dtype=dtype,
         name="mu-2022",
     )

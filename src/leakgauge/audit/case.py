@@ -12,6 +12,7 @@ from torch import nn
 from leakgauge.attacks.base import Progress, resolve_device
 from leakgauge.attacks.run import attack
 from leakgauge.audit.making import record_of, unsupported
+from leakgauge.audit.prior import with_picture
 from leakgauge.audit.record import Record, Series
 from leakgauge.core.callables import Loss
 from leakgauge.core.observation import Knowledge, Observation
@@ -36,7 +37,7 @@ class Case:
     Args:
         model: name of a network as `load_model` reads it, or a module.
         data: text as `load_data` reads it, or a batch.
-        attack: 'NAME' or 'NAME:k=v,..'.
+        attack: 'NAME' or 'NAME:k=v,..'; a prior picture as data, 'bn-matching:prior=demo:cat'.
         title: in plain words; made up from the rest by default.
         num_classes: outputs of a named network; None for its own default.
         model_state: in words: 'untrained', 'trained (62 % accuracy)' or 'as given'.
@@ -99,6 +100,7 @@ def run_case(
     model = network_of(case, batch)
     name, options = attack_call(case.attack)
     seen = observed(case, model, batch)
+    options = with_picture(options, seen.spec)
     where = resolve_device(device)
     try:
         guess = attack(

@@ -18,6 +18,8 @@ from leakgauge.cli.inspect import inspect_command
 from leakgauge.cli.listing import list_command
 from leakgauge.cli.pack import pack_command
 from leakgauge.cli.reporting import report_command
+from leakgauge.cli.simulate import simulate_command
+from leakgauge.cli.tradeoff import tradeoff_command
 from leakgauge.cli.validate import validate_command
 from leakgauge.errors import LeakgaugeError, did_you_mean
 
@@ -40,6 +42,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pack": pack_command,
     "validate": validate_command,
     "attack": attack_command,
+    "simulate": simulate_command,
+    "tradeoff": tradeoff_command,
     "report": report_command,
     "list": list_command,
     "doctor": doctor_command,

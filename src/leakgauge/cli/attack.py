@@ -59,6 +59,7 @@ def attack_command(
     from leakgauge.audit.case import attack_call
     from leakgauge.audit.folder import save_record
     from leakgauge.audit.making import bound_of, record_of
+    from leakgauge.audit.prior import with_picture, without_picture
     from leakgauge.cli.expected import expected_seconds
     from leakgauge.cli.networks import observation_and_model, state_in_words
     from leakgauge.cli.places import output_folder
@@ -67,11 +68,12 @@ def attack_command(
 
     use_threads(threads)
     name, options = attack_call(attack)
-    chosen = make("attacks", name, **options)
+    chosen = make("attacks", name, **without_picture(options))
     Limits(budget, time_limit)
     where = resolve_device(device)
     folder = output_folder(out)
     seen, fresh = observation_and_model(file, model, weights=weights, classes=classes, seed=model_seed)
+    options = with_picture(options, seen.spec)
     batch = Batch.load(truth) if truth else None
     _check_truth(seen, batch, truth)
     bound = bound_of(seen)

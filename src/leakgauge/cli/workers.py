@@ -17,6 +17,7 @@ from typing import Any
 
 from leakgauge.audit.case import Case, attack_call, run_case
 from leakgauge.audit.folder import save_record
+from leakgauge.audit.prior import without_picture
 from leakgauge.cli.demo_cases import Planned
 from leakgauge.cli.expected import planned_evaluations
 from leakgauge.errors import LeakgaugeError
@@ -121,7 +122,7 @@ def _play(index: int, case: Case, folder: str) -> Done:
 
     try:
         name, options = attack_call(case.attack)
-        planned = planned_evaluations(make("attacks", name, **options), case.budget)
+        planned = planned_evaluations(make("attacks", name, **without_picture(options)), case.budget)
         record = run_case(case, device="cpu", cancelled=cancelled, progress=progress)
         save_record(record, folder, order=index)
     except LeakgaugeError as error:

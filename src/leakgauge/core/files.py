@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from leakgauge.core.batch_statistics import BatchStatistics
+from leakgauge.core.batch_statistics import BatchStatistics, batch_norm_layers, kept_share
 from leakgauge.core.callables import Loss, loss_from_json, loss_to_json
 from leakgauge.core.observation import Knowledge, Observation, check_names
 from leakgauge.core.spec import spec_from_json
@@ -134,12 +134,7 @@ def _assemble(
         raise UpdateError(
             f"The weights in {weights or path} are not those that the update in {path} was computed at (their hash differs)."
         )
-    statistics = {
-        name: BatchStatistics(
-            tensors[f"batch_norm.mean/{name}"], tensors[f"batch_norm.var/{name}"], int(entry["steps"]), bool(entry["exact"])
-        )
-        for name, entry in manifest["batch_norm"].items()
-    }
+    statistics = {name: _statistics(model, name, entry, tensors) for name, entry in manifest["batch_norm"].items()}
     return Observation(
         model=model,
         tensors=updated,
@@ -157,6 +152,17 @@ def _assemble(
         threat=manifest["threat"],
         model_name=manifest["model_name"],
     )
+
+
+def _statistics(model: nn.Module, name: str, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> BatchStatistics:
+    """One layer's statistics; how noise on them is amplified follows from the layer and its counter."""
+    layers, steps = batch_norm_layers(model), int(entry["steps"])
+    if name not in layers or steps < 1:
+        raise ValueError(f"the model has no BatchNorm layer {name!r} with {steps} step(s)")
+    counter = layers[name].num_batches_tracked
+    keep = kept_share(layers[name].momentum, 0 if counter is None else int(counter), steps)
+    mean, var = tensors[f"batch_norm.mean/{name}"], tensors[f"batch_norm.var/{name}"]
+    return BatchStatistics(mean, var, steps, bool(entry["exact"]), 1.0 / (1.0 - keep))
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +14,9 @@ from leakgauge.core.batch_statistics import BatchStatistics, batch_norm_layers, 
 from leakgauge.core.observation import Knowledge, Observation, check_names
 from leakgauge.core.spec import ImageSpec
 from leakgauge.core.update import Update
+from leakgauge.errors import OptionError, ShapeError
+
+MIXING_TOLERANCE = 1e-6  # how far a row of a mixing matrix may be from 1: rounding of float32
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,12 @@ class ThreatModel:
     Args:
         name: in plain words, for the report.
         knowledge: what is granted beyond the model and its state, loss, protocol, spec and example count.
+        mixing: the weights with which nodes of a gossip network mix, row by row; None where there is a server.
     """
 
     name: str
     knowledge: frozenset[Knowledge]
+    mixing: tuple[tuple[float, ...], ...] | None = None
 
     @staticmethod
     def honest_but_curious(labels: bool = False, batch_norm: bool = True, defence: bool = True) -> ThreatModel:
@@ -36,12 +42,30 @@ class ThreatModel:
             batch_norm: grant the buffers that the client shares after training.
             defence: grant name and parameters of the defence (Kerckhoffs's principle).
         """
-        granted = {
-            Knowledge.LABELS: labels,
-            Knowledge.BATCH_NORM: batch_norm,
-            Knowledge.DEFENCE: defence,
-        }
-        return ThreatModel("honest-but-curious server", frozenset(fact for fact, given in granted.items() if given))
+        return ThreatModel("honest-but-curious server", _granted(labels, batch_norm, defence))
+
+    @staticmethod
+    def neighbour(
+        mixing: Tensor | Sequence[Sequence[float]], labels: bool = False, batch_norm: bool = True, defence: bool = True
+    ) -> ThreatModel:
+        """A node of a gossip network that follows the protocol and keeps what its neighbours send.
+
+        It holds its own messages and those of its neighbours, and knows the mixing weights, which are public; from both it
+        works out the state that a sender started from (`Message.model`).
+
+        Args:
+            mixing: W, (nodes, nodes): x_i <- sum_j W_ij y_j; non-negative, rows sum to 1.
+            labels: grant the true labels (a diagnostic assumption).
+            batch_norm: grant the buffers that nodes send.
+            defence: grant name and parameters of the defence.
+
+        Raises:
+            ShapeError: if the matrix is not square.
+            OptionError: if an entry is negative or not a finite number, or a row does not sum to 1.
+
+        Source: Zhu et al. 2019, section 2 (decentralised training).
+        """
+        return ThreatModel("neighbour in gossip", _granted(labels, batch_norm, defence), _checked_mixing(mixing))
 
     def observe(self, update: Update, model: nn.Module, spec: ImageSpec | None, *, model_name: str = "") -> Observation:
         """The update as this attacker sees it. Seeds never pass; labels, buffers and defences only if granted.
@@ -85,6 +109,24 @@ class ThreatModel:
             buffers = {name: tensor.detach().clone() for name, tensor in update.buffers.items()}
             seen = replace(seen, buffers=buffers, batch_norm=recover_batch_norm(seen, buffers))
         return seen
+
+
+def _granted(labels: bool, batch_norm: bool, defence: bool) -> frozenset[Knowledge]:
+    given = {Knowledge.LABELS: labels, Knowledge.BATCH_NORM: batch_norm, Knowledge.DEFENCE: defence}
+    return frozenset(fact for fact, granted in given.items() if granted)
+
+
+def _checked_mixing(mixing: Tensor | Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    rows = mixing.detach().cpu().tolist() if isinstance(mixing, Tensor) else [list(row) for row in mixing]
+    if not rows or any(not isinstance(row, list) or len(row) != len(rows) for row in rows):
+        raise ShapeError(f"The mixing matrix has {len(rows)} row(s) of other lengths; expected a square matrix.")
+    found = tuple(tuple(float(entry) for entry in row) for row in rows)
+    for place, row in enumerate(found):
+        if not all(math.isfinite(entry) and entry >= 0 for entry in row):
+            raise OptionError(f"Row {place + 1} of the mixing matrix has the entry {min(row)!r}; expected finite numbers >= 0.")
+        if abs(sum(row) - 1.0) > MIXING_TOLERANCE:
+            raise OptionError(f"Row {place + 1} of the mixing matrix sums to {sum(row):.6g}; expected 1.")
+    return found
 
 
 def recover_batch_norm(seen: Observation, after: Mapping[str, Tensor]) -> dict[str, BatchStatistics]:

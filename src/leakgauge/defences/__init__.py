@@ -1,7 +1,27 @@
-"""Defences: frozen records that rewrite an update before it leaves the client."""
+"""Defences: frozen records of what is done to an update so that it gives less away."""
 
-from leakgauge.defences.base import Defence
-from leakgauge.defences.compression import HalfPrecision, Prune
-from leakgauge.defences.noise import GaussianNoise, LaplacianNoise
+from leakgauge.defences.base import Defence, Mechanism, TrainingDefence
+from leakgauge.defences.compression import BFloat16, HalfPrecision, Prune, Quantise, Sign
+from leakgauge.defences.noise import GaussianNoise, LaplacianNoise, PercentileNoise
+from leakgauge.defences.private import DPSGD, CentralDP
+from leakgauge.defences.selection import SVT, Clip, PercentileSharing, TopK
 
-__all__ = ["Defence", "GaussianNoise", "HalfPrecision", "LaplacianNoise", "Prune"]
+__all__ = [
+    "DPSGD",
+    "SVT",
+    "BFloat16",
+    "CentralDP",
+    "Clip",
+    "Defence",
+    "GaussianNoise",
+    "HalfPrecision",
+    "LaplacianNoise",
+    "Mechanism",
+    "PercentileNoise",
+    "PercentileSharing",
+    "Prune",
+    "Quantise",
+    "Sign",
+    "TopK",
+    "TrainingDefence",
+]

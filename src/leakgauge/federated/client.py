@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from leakgauge.core.callables import Loss, check_loss
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import Update
-from leakgauge.defences.base import Defence
+from leakgauge.defences.base import Defence, TrainingDefence
 from leakgauge.errors import OptionError, UpdateError
 from leakgauge.local.network import Inputs, Network, cast
+from leakgauge.local.private import GradientNoise
 from leakgauge.local.replay import draw_order, replay
 from leakgauge.randomness import derived_seed, rng
 from leakgauge.truth.batch import Batch
@@ -26,7 +27,8 @@ class Client:
         model: the module as received; never changed. Parameters with requires_grad False are not trained and not shared.
         loss: 'cross_entropy', 'binary_cross_entropy', 'mse', or a callable (output, target) -> scalar.
         training: the protocol.
-        defences: applied in order to the update before it is returned.
+        defences: those of stage 'training' (at most one) act inside local training; those of stage 'update' are then applied
+            in order to the update before it is returned.
         withhold: names of parameters that stay with the client (partial sharing).
     """
 
@@ -47,10 +49,15 @@ class Client:
             An update of kind 'gradient' when `training.lr` is None, else 'delta'.
 
         Raises:
-            OptionError: for an unknown loss, or a withheld name that is no parameter.
+            OptionError: for an unknown loss, a withheld name that is no parameter, or defences that do not belong here.
+            UnsupportedError: for DP-SGD where BatchNorm in train mode mixes examples.
             UpdateError: if the loss is not finite.
         """
         check_loss(self.loss)
+        inside = self._training_defence()
+        noise = None
+        if inside is not None:
+            noise = GradientNoise(inside[1].noise_std, rng(seed, "client", "defence", inside[0]))
         dtype = getattr(torch, self.training.dtype)
         network = Network(self.model, self.training.mode)
         unknown = set(self.withhold) - set(network.parameters())
@@ -68,6 +75,8 @@ class Client:
                 parameters=cast(network.parameters(), dtype),
                 buffers=cast(network.buffers(), dtype),
                 graph="none",
+                example_clip=None if inside is None else inside[1].example_clip,
+                noise=noise,
             )
         if not bool(torch.isfinite(result.losses).all()):
             step = int((~torch.isfinite(result.losses)).nonzero()[0])
@@ -83,10 +92,27 @@ class Client:
             labels=batch.labels,
             client_seed=seed,
             withheld=frozen + tuple(name for name in self.withhold if name not in frozen),
+            defences=() if inside is None else (inside[1].record(),),
         )
         for index, defence in enumerate(self.defences):
-            update = defence.protect(update, generator=rng(seed, "client", "defence", index))
+            if defence.stage == "update":
+                update = defence.protect(update, generator=rng(seed, "client", "defence", index))
         return update
+
+    def _training_defence(self) -> tuple[int, TrainingDefence] | None:
+        """The defence that acts inside local training, with its place in `defences`; None without one."""
+        found: list[tuple[int, TrainingDefence]] = []
+        for index, defence in enumerate(self.defences):
+            if isinstance(defence, TrainingDefence):
+                found.append((index, defence))
+            elif defence.stage != "update":
+                raise OptionError(
+                    f"Client.defences holds {type(defence).__name__}, which belongs to the {defence.stage}: a client can apply "
+                    "defences of the stages 'training' and 'update' only."
+                )
+        if len(found) > 1:
+            raise OptionError("Client.defences holds more than one defence of stage 'training'; expected one at most.")
+        return found[0] if found else None
 
 
 def _cast_inputs(inputs: Inputs, dtype: torch.dtype) -> Inputs:

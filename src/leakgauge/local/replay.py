@@ -11,10 +11,11 @@ from torch import Tensor
 
 from leakgauge.core.callables import Loss
 from leakgauge.core.training import LocalTraining
-from leakgauge.errors import ShapeError
+from leakgauge.errors import OptionError, ShapeError
 from leakgauge.local.losses import loss_value
 from leakgauge.local.network import Inputs, Network, Tensors
 from leakgauge.local.optimisers import clipped, optimiser_for
+from leakgauge.local.private import GradientNoise, clipped_sum, refuse_mixing
 
 Graph = Literal["autograd", "func", "none"]
 Order = Sequence[Sequence[Tensor]]  # per optimiser step, per accumulated mini-batch: indices of examples
@@ -80,6 +81,8 @@ def replay(
     buffers: Mapping[str, Tensor] | None = None,
     trainable: Sequence[str] | None = None,
     graph: Graph = "autograd",
+    example_clip: float | None = None,
+    noise: GradientNoise | None = None,
 ) -> Replayed:
     """Repeats local training from the received model; differentiable in `inputs`, `targets` and `parameters`.
 
@@ -98,7 +101,21 @@ def replay(
         trainable: names of the parameters that are trained; those that require a gradient by default.
         graph: 'autograd' keeps the graph for a derivative of the result; 'func' does so under torch.func transforms (vmap);
             'none' is cheaper and detached.
+        example_clip: largest 2-norm of one example's gradient (DP-SGD), or None. The clipped gradients are added up and, for
+            reduction 'mean', divided by the nominal mini-batch size, also where the last mini-batch is short.
+        noise: what DP-SGD adds to that sum, once for each optimiser step; a client's own, no attack has it.
+
+    Raises:
+        OptionError: for noise without a clip, or a clip that is not positive.
+        UnsupportedError: for a clip where BatchNorm normalises by the batch, which mixes examples.
     """
+    if example_clip is not None:
+        if not example_clip > 0:
+            raise OptionError(f"replay's example_clip is {example_clip!r}; expected a number > 0, or None.")
+        refuse_mixing(network)
+    elif noise is not None:
+        raise OptionError("replay was given noise without example_clip; DP-SGD's noise belongs to clipped gradients.")
+    nominal = min(training.batch_size or len(targets), len(targets))
     start = dict(network.parameters() if parameters is None else parameters)
     state = dict(network.buffers() if buffers is None else buffers)
     order = draw_order(training, len(targets)) if order is None else order
@@ -109,21 +126,23 @@ def replay(
         total: Tensors = {}
         values = []
         for batch in batches:
-            part, state, value = gradient(
-                network,
-                weights,
-                state,
-                _pick(inputs, batch),
-                cast(Tensor, _pick(targets, batch)),
-                loss=loss,
-                training=training,
-                trainable=trainable,
-                graph=graph,
-            )
+            rows, wanted = _pick(inputs, batch), cast(Tensor, _pick(targets, batch))
+            if example_clip is None:
+                part, state, value = gradient(
+                    network, weights, state, rows, wanted, loss=loss, training=training, trainable=trainable, graph=graph
+                )
+            else:
+                part, value = clipped_sum(
+                    network, weights, state, rows, wanted, clip=example_clip, loss=loss, training=training,
+                    trainable=trainable, graph=graph,
+                )  # fmt: skip
             total = {name: total[name] + part[name] for name in part} if total else part
             values.append(value)
-        if training.reduction == "mean" and len(batches) > 1:
-            total = {name: tensor / len(batches) for name, tensor in total.items()}
+        if noise is not None:
+            total = noise.added(total)
+        share = len(batches) * (1 if example_clip is None else nominal)
+        if training.reduction == "mean" and share > 1:
+            total = {name: tensor / share for name, tensor in total.items()}
         losses.append(torch.stack(values).mean())
         if training.proximal:
             total = {name: tensor + training.proximal * (weights[name] - start[name]) for name, tensor in total.items()}

@@ -5,12 +5,14 @@ from leakgauge.measures.identification import Identification, identification
 from leakgauge.measures.image import MSE, PSNR, SSIM, Measure, mse, psnr, ssim
 from leakgauge.measures.intervals import MedianInterval, median_interval
 from leakgauge.measures.perceptual import LPIPS, lpips
+from leakgauge.measures.rdlv import RDLV, rdlv
 from leakgauge.measures.score import Scores, score, score_tensor
 
 __all__ = [
     "LPIPS",
     "MSE",
     "PSNR",
+    "RDLV",
     "SSIM",
     "Identification",
     "Measure",
@@ -22,6 +24,7 @@ __all__ = [
     "median_interval",
     "mse",
     "psnr",
+    "rdlv",
     "score",
     "score_tensor",
     "ssim",

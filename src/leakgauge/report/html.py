@@ -42,19 +42,20 @@ def render_html(
 
 def render_page(page: Page, *, title: str = TITLE, date: str | None = None) -> str:
     """A page that is already built, as text."""
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            page=page,
-            summary=page.summary,
-            title=title,
-            date=date,
-            words=words,
-            layers=layers,
-            redaction=redaction.EXPLANATION if page.redacted else "",
-        )
+    return render_template(
+        "page.html.j2",
+        page=page,
+        summary=page.summary,
+        title=title,
+        date=date,
+        layers=layers,
+        redaction=redaction.EXPLANATION if page.redacted else "",
     )
+
+
+def render_template(name: str, **values: Any) -> str:
+    """One of our templates as text, everything escaped."""
+    return _environment().get_template(name).render(words=words, **values)
 
 
 def write_html(

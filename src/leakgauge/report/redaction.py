@@ -34,13 +34,13 @@ PLACES = re.compile(
 
 def scrub_text(records: Sequence[Record]) -> list[Record]:
     """The records without file names, commands and places in any text; keys become numbers. Pixels stay."""
-    clean = _scrubber(_names(records))
+    clean = scrubber(_names(records))
     return [_scrub(record, position, clean) for position, record in enumerate(records)]
 
 
 def scrub_architectures(architectures: Sequence[Architecture], records: Sequence[Record]) -> tuple[Architecture, ...]:
     """The counts without file names (those of the records) and places; no picture can be read off a count."""
-    clean = _scrubber(_names(records))
+    clean = scrubber(_names(records))
 
     def row(layer: LayerRank) -> LayerRank:
         words = {name: clean(getattr(layer, name)) for name in ("name", "type", "method", "reason", "verdict")}
@@ -104,7 +104,7 @@ def _names(records: Sequence[Record]) -> set[str]:
     return {score.name for record in records for score in record.scores if score.name}
 
 
-def _scrubber(names: set[str]) -> Callable[[str], str]:
+def scrubber(names: set[str]) -> Callable[[str], str]:
     """Replaces every name (with or without its ending) that stands by itself, and everything that looks like a place."""
     bases = names | {re.split(r"[/\\]", name)[-1] for name in names}
     stems = {name.rsplit(".", 1)[0] for name in bases if "." in name.strip(".")}

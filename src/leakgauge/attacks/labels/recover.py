@@ -102,7 +102,7 @@ def last_linear(seen: Observation) -> LastLayer:
         raise UnsupportedError("Labels cannot be read from this update: the model has no linear layer.")
     name, module = linear[-1]
     prefix = f"{name}." if name else ""
-    factor = _unit_displacement(seen.training, seen.num_examples)
+    factor = unit_displacement(seen.training, seen.num_examples)
     weight, bias = seen.tensors.get(prefix + "weight"), seen.tensors.get(prefix + "bias")
     if weight is None and bias is None:
         raise UnsupportedError(f"Labels cannot be read from this update: the last linear layer {name!r} was not shared.")
@@ -115,7 +115,7 @@ def last_linear(seen: Observation) -> LastLayer:
     )
 
 
-def _unit_displacement(training: LocalTraining, num_examples: int) -> float:
+def unit_displacement(training: LocalTraining, num_examples: int) -> float:
     """The update that a constant mean gradient of 1 would have caused: SGD's rule, step by step."""
     examples = 1
     if training.reduction == "sum":

@@ -1,227 +1,82 @@
-"""Distances between two updates: what gradient matching makes small.
+"""Distances between two updates: what gradient matching makes small, and which one a known defence dictates.
 
-The distance that fits a known defence is the negative log-likelihood of its noise (Balunovic et al. 2022): Gaussian noise
-dictates squared L2, Laplacian noise L1, pruning the comparison of what was kept.
+The distance that fits a known defence is the negative log-likelihood of what it does (Balunovic et al. 2022): Gaussian noise
+dictates squared L2, Laplacian noise L1, pruning the comparison of what was kept, rounding a dead zone.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
-import torch
-from torch import Tensor
-from torch.nn.functional import l1_loss
-
+from leakgauge.attacks.matching.likelihood import Kept, Rescaled, Rounded, Signs
+from leakgauge.attacks.matching.norms import L1, Cosine, Distance, LayerWeighted, SquaredL2, SquaredL2Once, Tensors, squared_norm
 from leakgauge.core.update import DefenceRecord
 
-Tensors = Mapping[str, Tensor]
+__all__ = [
+    "L1", "Cosine", "Distance", "Kept", "LayerWeighted", "Rescaled", "Rounded", "Signs", "SquaredL2", "SquaredL2Once", "Tensors",
+    "adapts", "dictated_by", "squared_norm",
+]  # fmt: skip
+
+SMOOTH = 0.3  # of L1, in mean magnitudes: wide enough for least squares to move, narrow enough for outliers
+GAUSSIAN = ("gaussian-noise", "percentile-noise", "dp-sgd", "central-dp")
+ADAPTED = (
+    *GAUSSIAN,
+    *("laplacian-noise", "clip", "prune", "top-k", "percentile-sharing", "svt", "sign", "quantise", "half-precision", "bfloat16"),
+)
 
 
-class Distance(ABC):
-    """A pure function of the candidate's update and the observed one."""
-
-    @property
-    def stretch(self) -> float:
-        """Factor on the objective under which its derivative is cheapest."""
-        return 1.0
-
-    @abstractmethod
-    def __call__(self, found: Tensors, target: Tensors) -> Tensor:
-        """Scalar >= 0 (or a negative log-likelihood up to a constant)."""
-
-    def fitted(self, target: Tensors) -> Distance:  # noqa: ARG002
-        """The same distance with what depends on the target alone computed once."""
-        return self
-
-    def single(self) -> Distance:
-        """The same distance for one candidate outside torch.func, where it may be cheaper."""
-        return self
-
-    def residual(self, found: Tensors, target: Tensors) -> Tensor | None:  # noqa: ARG002
-        """(m,) vector whose squared length is the distance, or None where the distance is not of that form."""
-        return None
-
-
-def squared_norm(tensors: Tensors) -> Tensor:
-    """Sum of squares over all tensors, at least 1e-30."""
-    return torch.stack([tensor.square().sum() for tensor in tensors.values()]).sum().clamp(min=1e-30)
-
-
-class _SquaredDistance(torch.autograd.Function):
-    """||a - b||^2 with few passes over memory, which is what a large network's distance costs.
-
-    The difference is written into a workspace in pieces that stay in the cache until their length is taken.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, found: Tensor, target: Tensor, workspace: Tensor) -> Tensor:
-        ctx.off, ctx.shape = workspace, found.shape
-        if len(workspace) <= PIECE:
-            torch.sub(found.reshape(-1), target.reshape(-1), out=workspace)
-            return torch.dot(workspace, workspace)
-        pieces = (torch.split(tensor, PIECE) for tensor in (found.reshape(-1), target.reshape(-1), workspace))
-        parts = zip(*pieces, strict=True)
-        return torch.stack([torch.dot(torch.sub(one, other, out=off), off) for one, other, off in parts]).sum()
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        off: Tensor = ctx.off
-        if float(slope) != 0.5:
-            off.mul_(2 * slope)  # in place: the graph is used once
-        return off.reshape(ctx.shape), None, None
-
-
-PIECE = 1 << 18  # numbers handled at once
-
-
-class SquaredL2Once(Distance):
-    """`SquaredL2` for one candidate at a time, differentiated once per call; it keeps a workspace of the update's size."""
-
-    def __init__(self, size: float) -> None:
-        self.size = size
-        self._workspace: dict[str, Tensor] = {}
-
-    @property
-    def stretch(self) -> float:
-        return self.size / 2
-
-    def __call__(self, found: Tensors, target: Tensors) -> Tensor:
-        parts = []
-        for name, tensor in target.items():
-            space = self._workspace.setdefault(name, torch.empty_like(tensor).reshape(-1))
-            parts.append(_SquaredDistance.apply(found[name], tensor, space))  # type: ignore[no-untyped-call]
-        return torch.stack(parts).sum() / self.size
-
-
-@dataclass(frozen=True)
-class SquaredL2(Distance):
-    """sum_l ||g'_l - g_l||^2 / ||g||^2 (Zhu et al. 2019, equation 4, relative to the observed update).
-
-    Args:
-        size: ||g||^2, where it is known already.
-    """
-
-    size: float | None = None
-
-    def __call__(self, found: Tensors, target: Tensors) -> Tensor:
-        size = squared_norm(target) if self.size is None else self.size
-        return torch.stack([(found[name] - tensor).square().sum() for name, tensor in target.items()]).sum() / size
-
-    def single(self) -> Distance:
-        return self if self.size is None else SquaredL2Once(self.size)
-
-    def fitted(self, target: Tensors) -> SquaredL2:
-        return SquaredL2(float(squared_norm(target)))
-
-    def residual(self, found: Tensors, target: Tensors) -> Tensor:
-        parts = [(found[name] - tensor).reshape(-1) for name, tensor in target.items()]
-        size = squared_norm(target) if self.size is None else torch.tensor(self.size, dtype=parts[0].dtype)
-        return torch.cat(parts) / size.sqrt()
-
-
-@dataclass(frozen=True)
-class L1(Distance):
-    """sum_l |g'_l - g_l| / |g|: the distance for Laplacian noise.
-
-    Args:
-        size: |g|, where it is known already.
-    """
-
-    size: float | None = None
-
-    def __call__(self, found: Tensors, target: Tensors) -> Tensor:
-        size = _absolute(target) if self.size is None else self.size
-        return torch.stack([l1_loss(found[name], tensor, reduction="sum") for name, tensor in target.items()]).sum() / size
-
-    def fitted(self, target: Tensors) -> L1:
-        return L1(float(_absolute(target)))
-
-
-def _absolute(tensors: Tensors) -> Tensor:
-    return torch.stack([tensor.abs().sum() for tensor in tensors.values()]).sum().clamp(min=1e-30)
-
-
-@dataclass(frozen=True)
-class Cosine(Distance):
-    """1 - <g', g> / (||g'|| ||g||) over the whole update (Geiping et al. 2020, equation 4).
-
-    Args:
-        size: ||g||^2, where it is known already.
-    """
-
-    size: float | None = None
-
-    def __call__(self, found: Tensors, target: Tensors) -> Tensor:
-        inner = torch.stack([torch.dot(found[name].reshape(-1), tensor.reshape(-1)) for name, tensor in target.items()]).sum()
-        size = squared_norm(target) if self.size is None else torch.tensor(self.size, dtype=inner.dtype, device=inner.device)
-        own = [torch.dot(part, part) for part in (found[name].reshape(-1) for name in target)]
-        return 1 - inner / (torch.stack(own).sum().clamp(min=1e-30).sqrt() * size.sqrt())
-
-    def fitted(self, target: Tensors) -> Cosine:
-        return Cosine(float(squared_norm(target)))
-
-
-@dataclass(frozen=True)
-class LayerWeighted(Distance):
-    """A weighted mean of a distance taken layer by layer.
-
-    Args:
-        distance: applied to each tensor alone.
-        decay: weight of a tensor relative to the next one towards the output, > 0; 1 weighs all alike.
-    """
-
-    distance: Distance = SquaredL2()
-    decay: float = 1.0
-
-    def __call__(self, found: Tensors, target: Tensors) -> Tensor:
-        count = len(target)
-        weights = [self.decay ** (count - 1 - index) for index in range(count)]
-        parts = [
-            weight * self.distance({name: found[name]}, {name: tensor})
-            for weight, (name, tensor) in zip(weights, target.items(), strict=True)
-        ]
-        return torch.stack(parts).sum() / sum(weights)
-
-    def residual(self, found: Tensors, target: Tensors) -> Tensor | None:
-        count = len(target)
-        weights = [self.decay ** (count - 1 - index) for index in range(count)]
-        parts = []
-        for weight, (name, tensor) in zip(weights, target.items(), strict=True):
-            part = self.distance.residual({name: found[name]}, {name: tensor})
-            if part is None:
-                return None
-            parts.append(part * (weight / sum(weights)) ** 0.5)
-        return torch.cat(parts)
-
-
-@dataclass(frozen=True)
-class Kept(Distance):
-    """A distance over the entries that pruning kept: those that are not zero in the observed update.
-
-    Args:
-        distance: applied to the kept entries; the others count as equal.
-    """
-
-    distance: Distance = SquaredL2()
-
-    def __call__(self, found: Tensors, target: Tensors) -> Tensor:
-        return self.distance({name: found[name] * (tensor != 0) for name, tensor in target.items()}, target)
-
-    def residual(self, found: Tensors, target: Tensors) -> Tensor | None:
-        return self.distance.residual({name: found[name] * (tensor != 0) for name, tensor in target.items()}, target)
+def adapts(name: str) -> bool:
+    """Whether a defence of this name has an adaptive attack: `dictated_by` knows what it does."""
+    return name in ADAPTED
 
 
 def dictated_by(defences: Sequence[DefenceRecord]) -> Distance | None:
-    """The negative log-likelihood (up to scale) that a known defence dictates; None where it dictates nothing."""
-    names = [record.name for record in defences]
-    distance: Distance | None = None
-    if "laplacian-noise" in names:
-        distance = L1()
-    elif "gaussian-noise" in names:
-        distance = SquaredL2()
-    if "prune" in names:
-        distance = Kept(distance or SquaredL2())
-    return distance
+    """The negative log-likelihood (up to scale) that known defences dictate, in the order in which they were applied.
+
+    None where they dictate nothing. Noise after pruning hides what was kept; a clip anywhere loses the norm.
+
+    Source: Balunovic et al. 2022, Bayesian Framework for Gradient Leakage, section 4.
+    """
+    law: Distance | None = None
+    kept: Kept | None = None
+    rounded: Rounded | None = None
+    signs = scaled = False
+    for record in defences:
+        name, strengths = record.name, record.parameters
+        if name in GAUSSIAN or name == "laplacian-noise":
+            law = L1(smooth=SMOOTH) if name == "laplacian-noise" or isinstance(law, L1) else SquaredL2()
+            scaled = scaled or signs or name == "central-dp"
+            kept, rounded, signs = None, None, False
+        elif name == "clip":
+            scaled = True
+        elif name in ("prune", "top-k", "percentile-sharing", "svt"):
+            kept = _kept_by(name)
+            law = L1(smooth=SMOOTH) if name == "svt" else law
+        elif name == "sign":
+            signs = True
+        elif name in ("quantise", "half-precision", "bfloat16"):
+            rounded = _rounded_by(name, strengths)
+    if signs:
+        return Signs(kept=kept is not None, scale_free=scaled)
+    distance: Distance = law or SquaredL2()
+    if rounded is not None:
+        distance = replace(rounded, distance=distance)
+    if kept is not None:
+        distance = replace(kept, distance=distance)
+    if scaled:
+        distance = Rescaled(distance)
+    return distance if any(adapts(record.name) for record in defences) else None
+
+
+def _kept_by(name: str) -> Kept:
+    if name == "prune":
+        return Kept(below="tensor")
+    return Kept(below="" if name == "svt" else "whole", bounded=name in ("svt", "percentile-sharing"))
+
+
+def _rounded_by(name: str, strengths: Mapping[str, float]) -> Rounded:
+    if name == "quantise":
+        steps = 1.0 if strengths.get("stochastic") else 0.5
+        return Rounded(levels=2 ** (int(strengths.get("bits", 8)) - 1) - 1, steps=steps)
+    return Rounded(relative=2.0**-11 if name == "half-precision" else 2.0**-8)

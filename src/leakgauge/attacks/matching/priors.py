@@ -108,14 +108,55 @@ class BatchNormPrior(Prior):
 
 @dataclass(frozen=True)
 class GroupConsistency:
-    """Pulls each restart towards the mean of all running restarts (Yin et al. 2021, equation 11, without registration).
+    """Pulls each restart towards the registered mean of all running restarts (Yin et al. 2021, equations 11 and 12).
 
-    It couples restarts, so the problem applies it, not the candidate's own sum of priors.
+    Networks hardly tell a picture from a slightly shifted one, so that restarts settle at different shifts and their plain mean
+    is blurred. Each candidate is first shifted by whole pixels to where it correlates best with the first restart; the mean of
+    the shifted ones, shifted back, is what it is pulled towards. It couples restarts, so the problem applies it, not the
+    candidate's own sum of priors.
+
+    Args:
+        weight: of the mean squared distance from the mean.
+        shift: largest shift in pixels, each way; 0 takes the plain mean.
     """
 
     weight: float = 0.01
+    shift: int = 0
 
     def pull(self, candidates: Tensor) -> Tensor:
-        """(R,) penalties for candidates (R, ...)."""
-        mean = candidates.detach().mean(0, keepdim=True)
-        return self.weight * (candidates - mean).square().flatten(1).mean(1)
+        """(R,) penalties for candidates (R, N, C, H, W)."""
+        others = candidates.detach()
+        if self.shift > 0 and others.ndim == 5:
+            moves = best_shifts(others, others[:1], self.shift)
+            mean = shifted(others, moves).mean(0, keepdim=True)
+            wanted = shifted(mean.expand_as(others), -moves)
+        else:
+            wanted = others.mean(0, keepdim=True)
+        return self.weight * (candidates - wanted).square().flatten(1).mean(1)
+
+
+def best_shifts(pictures: Tensor, reference: Tensor, limit: int) -> Tensor:
+    """(R, N, 2) whole-pixel cyclic shifts, each within +-limit, under which pictures correlate best with the reference.
+
+    Args:
+        pictures: (R, N, C, H, W).
+        reference: (1, N, C, H, W).
+        limit: pixels.
+    """
+    height, width = pictures.shape[-2:]
+    rows, columns = min(limit, (height - 1) // 2), min(limit, (width - 1) // 2)
+    centred = [part - part.mean((-2, -1), keepdim=True) for part in (pictures, reference)]
+    spectra = [torch.fft.rfft2(part.float()) for part in centred]
+    correlation = torch.fft.irfft2(spectra[1] * spectra[0].conj(), s=(height, width)).sum(2)  # (R, N, H, W)
+    window = torch.roll(correlation, (rows, columns), (-2, -1))[..., : 2 * rows + 1, : 2 * columns + 1]
+    flat = window.flatten(-2).argmax(-1)
+    return torch.stack([flat // (2 * columns + 1) - rows, flat % (2 * columns + 1) - columns], -1)
+
+
+def shifted(pictures: Tensor, moves: Tensor) -> Tensor:
+    """Pictures (R, N, C, H, W), each rolled by its own (R, N, 2) rows and columns."""
+    rows = [
+        torch.stack([torch.roll(picture, tuple(move), (-2, -1)) for picture, move in zip(row, row_moves, strict=True)])
+        for row, row_moves in zip(pictures, moves.tolist(), strict=True)
+    ]
+    return torch.stack(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -11,16 +11,18 @@ from torch import Tensor
 
 from leakgauge.attacks.matching.distance import Distance, SquaredL2
 from leakgauge.attacks.matching.priors import Context, GroupConsistency, Prior
+from leakgauge.attacks.matching.statistics import Statistics
 from leakgauge.attacks.matching.target import Target
 from leakgauge.core.callables import Loss
 from leakgauge.local.network import Tensors
-from leakgauge.local.replay import replay
+from leakgauge.local.replay import Replayed, replay
 from leakgauge.randomness import rng
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a search minimises over flat vectors: pixels first, then (where labels are open) N K label numbers.
+    """What a search minimises over flat vectors: pixels, then (where labels are open) N K label numbers, then (where the client's
+    path is replaced by a surrogate point) one number for the place of that point.
 
     Args:
         target: what is matched.
@@ -34,6 +36,9 @@ class Problem:
         classes: K, used where labels are optimised.
         label_form: 'linear' (soft labels of sum 1, free otherwise) or 'softmax' (as Zhu et al. 2019).
         chunk: candidates evaluated in one batch.
+        gradient: weight of the distance between updates; 0 leaves it out.
+        statistics: the BatchNorm term, or None.
+        exact: no defence rewrote the update, so that its gradients have the rank they were computed with.
     """
 
     target: Target
@@ -47,6 +52,9 @@ class Problem:
     classes: int
     label_form: str
     chunk: int
+    gradient: float = 1.0
+    statistics: Statistics | None = None
+    exact: bool = True
 
     @property
     def pixels(self) -> int:
@@ -56,7 +64,12 @@ class Problem:
     @property
     def size(self) -> int:
         """Number of unknowns."""
-        return self.pixels + (self.shape[0] * self.classes if self.labels is None else 0)
+        return self.pixels + self.label_numbers + (self.target.drift is not None)
+
+    @property
+    def label_numbers(self) -> int:
+        """Number of unknowns that stand for labels."""
+        return self.shape[0] * self.classes if self.labels is None else 0
 
     @cached_property
     def alone(self) -> Distance:
@@ -68,13 +81,13 @@ class Problem:
         inputs = point[: self.pixels].reshape(self.shape)
         if self.labels is not None:
             return inputs, self.labels
-        rows = point[self.pixels :].reshape(self.shape[0], self.classes)
+        rows = point[self.pixels : self.pixels + self.label_numbers].reshape(self.shape[0], self.classes)
         if self.label_form == "softmax":
             return inputs, rows.softmax(1)
         return inputs, rows - rows.mean(1, keepdim=True) + 1.0 / self.classes
 
-    def update(self, point: Tensor, graph: str = "autograd") -> Tensors:
-        """The update that a candidate would have caused."""
+    def replayed(self, point: Tensor, graph: str = "autograd") -> Replayed:
+        """What local training on a candidate would have left behind."""
         inputs, labels = self.split(point)
         return replay(
             self.target.network,
@@ -82,17 +95,28 @@ class Problem:
             labels,
             loss=self.loss,
             training=self.target.training,
-            parameters=self.target.parameters,
+            parameters=self.target.parameters if self.target.drift is None else self.target.at(point[-1]),
             buffers=self.target.buffers,
             trainable=tuple(self.target.tensors) if self.target.training.lr is None else None,
             graph=graph,  # type: ignore[arg-type]
-        ).tensors
+            example_clip=self.target.example_clip,
+        )
+
+    def update(self, point: Tensor, graph: str = "autograd") -> Tensors:
+        """The update that a candidate would have caused."""
+        return self.replayed(point, graph).tensors
 
     def value(self, point: Tensor, graph: str = "autograd") -> Tensor:
         """The objective of one flat vector (D,)."""
-        distance = self.alone if graph == "autograd" else self.distance
-        total = distance(self.update(point, graph), self.target.tensors)
         inputs, _ = self.split(point)
+        total = inputs.new_zeros(())
+        if self.gradient > 0 or self.statistics is not None:
+            replayed = self.replayed(point, graph)
+            if self.gradient > 0:
+                distance = self.alone if graph == "autograd" else self.distance
+                total = total + self.gradient * distance(replayed.tensors, self.target.tensors)
+            if self.statistics is not None:
+                total = total + self.statistics.residual(self.target.buffers, replayed.buffers).square().sum()
         for prior in self.priors:
             total = total + prior(inputs, self.context)
         return total
@@ -110,25 +134,27 @@ class Problem:
                 else:
                     found = torch.func.vmap(lambda point: self.value(point, "func"))(leaf)
                 if self.group is not None and len(points) > 1:
-                    found = found + self.group.pull(leaf[:, : self.pixels])
-                (slope,) = torch.autograd.grad(found.sum() * stretch, leaf)
+                    found = found + self.group.pull(leaf[:, : self.pixels].reshape(len(leaf), *self.shape))
+                (slope,) = torch.autograd.grad(found.sum() * stretch, leaf, allow_unused=True, materialize_grads=True)
             values.append(found.detach())
             slopes.append(slope / stretch)
         return torch.cat(values), torch.cat(slopes)
 
     def residual(self) -> Callable[[Tensor], Tensor] | None:
-        """The vector whose squared length is the objective, as a function of one flat vector; None where there is none.
+        """The vector whose squared length is the objective, as a function of one flat vector.
+
+        None where there is none, as under priors or a distance that is no sum of squares.
 
         The weight gradient of a linear layer with a bias is projected on few directions (2 N for each local step) that hold
         all of the observed one and show where a candidate leaves it; see `_bases`.
         """
-        if self.priors or self.group is not None:
+        if self.priors or self.group is not None or self.gradient <= 0 or self.target.drift is not None:
             return None
         if self.distance.residual(self.target.tensors, self.target.tensors) is None:
             return None
         training, count = self.target.training, self.shape[0]
         rank = count if training.lr is None else count * training.steps_for(count)
-        bases = _bases(self.target.tensors, rank) if isinstance(self.distance, SquaredL2) else {}
+        bases = _bases(self.target.tensors, rank) if isinstance(self.distance, SquaredL2) and self.exact else {}
 
         def project(tensors: Tensors) -> Tensors:
             return {name: bases[name].T @ tensor if name in bases else tensor for name, tensor in tensors.items()}
@@ -137,11 +163,19 @@ class Problem:
         distance = self.distance.fitted(target)
 
         def function(point: Tensor) -> Tensor:
-            vector = distance.residual(project(self.update(point, "func")), target)
-            assert vector is not None
-            return vector
+            replayed = self.replayed(point, "func")
+            off = distance.residual(project(replayed.tensors), target)
+            assert off is not None
+            vector: Tensor = off * self.gradient**0.5
+            if self.statistics is None:
+                return vector
+            return torch.cat([vector, self.statistics.residual(self.target.buffers, replayed.buffers)])
 
         return function
+
+    def bare(self) -> Problem:
+        """The same without priors and in squared distance: what a least-squares refinement minimises."""
+        return replace(self, distance=SquaredL2().fitted(self.target.tensors), priors=(), group=None, gradient=1.0)
 
 
 def _bases(target: Tensors, rank: int) -> Tensors:

@@ -68,6 +68,26 @@ class Given(Start):
         return self.inputs.expand(shape).clone()
 
 
+@dataclass(frozen=True)
+class PriorPicture(Start):
+    """A public picture in every slot: a class mean, any picture of the kind, or one for each example.
+
+    Args:
+        pixels: (C, H, W) or (N, C, H, W) in [0, 1].
+        noise: standard deviation of noise on all but the first restart, in pixels.
+    """
+
+    pixels: Tensor
+    noise: float = 0.05
+
+    def draw(self, shape: tuple[int, ...], spec: ImageSpec | None, generator: torch.Generator) -> Tensor:
+        if tuple(self.pixels.shape) not in (shape[1:], shape[2:]):
+            raise ShapeError(f"The prior picture has shape {tuple(self.pixels.shape)}; expected {shape[2:]} or {shape[1:]}.")
+        drawn = self.pixels.float().expand(shape).clone()
+        drawn[1:] += self.noise * torch.randn(drawn[1:].shape, generator=generator)
+        return _in_model_space(drawn, spec)
+
+
 def start_named(name: str) -> Start:
     """'noise', 'uniform' or 'grey'."""
     from leakgauge.errors import OptionError, did_you_mean

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from leakgauge.attacks.base import Limits
+from leakgauge.attacks.matching.distance import adapts
 from leakgauge.attacks.matching.driver import Trail
 from leakgauge.attacks.matching.problem import Problem
 from leakgauge.attacks.verify import agrees, relative_residual
@@ -18,8 +19,6 @@ from leakgauge.core.reconstruction import CurvePoint, Frame, Outcome, Reconstruc
 
 if TYPE_CHECKING:
     from leakgauge.attacks.matching.matching import GradientMatching
-
-NOISE = ("gaussian-noise", "laplacian-noise", "half-precision", "prune")
 
 
 def conclude(
@@ -85,7 +84,7 @@ def _outcome(
         return Outcome.SATURATED, "Two different starting pictures cause the same update to five digits."
     if ended is Outcome.TIMEOUT:
         return ended, f"Stopped after {trail.evaluations:.0f} gradient evaluations."
-    noisy = [record.name for record in seen.defences if record.name in NOISE]
+    noisy = [record.name for record in seen.defences if adapts(record.name)]
     if noisy and residual < 1:
         return Outcome.INCONSISTENT, f"The update was rewritten by {', '.join(noisy)}; the best fit is {residual:.1e} away."
     if ended is Outcome.CONVERGED:

@@ -1,0 +1,1 @@
+"""Simulated federations: plan, split of pictures, rounds, attacks, scores and their store."""

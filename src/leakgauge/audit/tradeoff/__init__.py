@@ -1,0 +1,1 @@
+"""Sweeps of defences: strength, accuracy, leakage, and the weakest that meets a policy."""

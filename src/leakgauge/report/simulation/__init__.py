@@ -1,0 +1,1 @@
+"""The page, figures, files and words of a simulated federation."""

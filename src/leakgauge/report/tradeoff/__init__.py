@@ -1,0 +1,1 @@
+"""The figures, files and words of a sweep of defences."""
