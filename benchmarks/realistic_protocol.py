@@ -136,7 +136,7 @@ def noise(pictures: int, seeds: int, budget: str | int) -> None:
         print(f"\n### {title}: shallow-resnet, 1x32x32, {len(clients)} client(s), budget {budget}\n\n{table(header, lines)}\n")
         if len(means) > 2 and title != "others":
             for kind, name in enumerate(("plain", "adaptive")):
-                value = float(spearmanr(range(len(means)), [row[kind] for row in means]).statistic)
+                value = round(float(spearmanr(range(len(means)), [row[kind] for row in means]).statistic), 9)
                 print(gate(f"Spearman of mean SSIM against strength, {name}", value, most=-0.8))
         if len(gains) > 1:
             upper = stats.mean(gains) + 2 * error(gains)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from simulation_plans import tiny
 
+from leakgauge.audit.simulation.pictures import places
 from leakgauge.audit.simulation.split import Pictures, share_out
 from leakgauge.errors import DataError
 
@@ -50,8 +51,8 @@ def test_the_prior_never_holds_the_picture_itself() -> None:
 def test_what_is_public_holds_nothing_private() -> None:
     pictures = share_out(tiny())
     before = pictures.public_mean(0)
-    for places in pictures.clients.values():
-        pictures.pool.pixels[list(places)] = 0.0
+    for shares in pictures.clients.values():
+        pictures.pool.pixels[list(shares)] = 0.0
     after = pictures.public_mean(0)
     assert before is not None
     assert after is not None
@@ -116,3 +117,8 @@ def pictures_in(folder: Path, count: int) -> Path:
         rows.append(f"p{index:02d}.png,{index % 2}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder
+
+
+def test_the_shared_folder_is_looked_for_beside_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LEAKGAUGE_DATA", raising=False)
+    assert places(None)[-1] == Path(__file__).resolve().parents[2].parent / "shared" / "data"

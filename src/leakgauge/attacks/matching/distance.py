@@ -31,10 +31,16 @@ def adapts(name: str) -> bool:
     return name in ADAPTED
 
 
-def dictated_by(defences: Sequence[DefenceRecord]) -> Distance | None:
+def dictated_by(defences: Sequence[DefenceRecord], usual: Distance = SquaredL2()) -> Distance | None:  # noqa: B008 - frozen
     """The negative log-likelihood (up to scale) that known defences dictate, in the order in which they were applied.
 
-    None where they dictate nothing. Noise after pruning hides what was kept; a clip anywhere loses the norm.
+    None where they dictate nothing. Noise after pruning hides what was kept; a clip anywhere loses the norm. Gaussian noise
+    leaves an attack its usual distance, and pruning restricts that one to what was kept: squared L2 is the likelihood itself,
+    and a cosine is the same with the scale left open, which signed searches follow better.
+
+    Args:
+        defences: public records, in the order of application.
+        usual: the attack's distance where nothing is known.
 
     Source: Balunovic et al. 2022, Bayesian Framework for Gradient Leakage, section 4.
     """
@@ -45,7 +51,7 @@ def dictated_by(defences: Sequence[DefenceRecord]) -> Distance | None:
     for record in defences:
         name, strengths = record.name, record.parameters
         if name in GAUSSIAN or name == "laplacian-noise":
-            law = L1(smooth=SMOOTH) if name == "laplacian-noise" or isinstance(law, L1) else SquaredL2()
+            law = L1(smooth=SMOOTH) if name == "laplacian-noise" or isinstance(law, L1) else usual
             scaled = scaled or signs or name == "central-dp"
             kept, rounded, signs = None, None, False
         elif name == "clip":
@@ -59,7 +65,9 @@ def dictated_by(defences: Sequence[DefenceRecord]) -> Distance | None:
             rounded = _rounded_by(name, strengths)
     if signs:
         return Signs(kept=kept is not None, scale_free=scaled)
-    distance: Distance = law or SquaredL2()
+    distance: Distance = law or usual
+    if isinstance(distance, Cosine) and (rounded is not None or scaled):
+        distance = SquaredL2()
     if rounded is not None:
         distance = replace(rounded, distance=distance)
     if kept is not None:

@@ -154,7 +154,7 @@ class GradientMatching(Attack):
             seen, self.mode, getattr(torch, self.dtype), limits.device, surrogate=surrogate, adaptive=self.adaptive
         )
         labels = labelling.labels
-        dictated = dictated_by(seen.defences) if self.adaptive and self.gradient > 0 else None
+        dictated = dictated_by(seen.defences, self.usual) if self.adaptive and self.gradient > 0 else None
         distance = self.distance or dictated or self.usual
         like = next(iter(target.parameters.values()))
         known = statistics_of(seen, self.statistics, like, self.adaptive) if target.network.mode == "train" else None

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import leakgauge
 from leakgauge.audit.simulation.plan import SimulationPlan
 from leakgauge.core.spec import ImageSpec
 from leakgauge.data.demo import list_demo
@@ -74,7 +75,7 @@ def pool_of(plan: SimulationPlan, needed: int, beside: Path | None = None) -> Po
 def places(beside: Path | None) -> tuple[Path, ...]:
     """Folders in which a relative path is looked for, in order."""
     given = os.environ.get("LEAKGAUGE_DATA")
-    shared = Path(given).expanduser() if given else Path(__file__).resolve().parents[4] / "shared" / "data"
+    shared = Path(given).expanduser() if given else Path(leakgauge.__file__).resolve().parents[3] / "shared" / "data"
     return (Path.cwd(), *([beside.resolve()] if beside else []), shared)
 
 
