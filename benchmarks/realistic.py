@@ -3,8 +3,8 @@
 Parts: `shallow` (one picture, 32x32, against the same attack without statistics and under the eval-mode assumption), `xray`
 (the same at 64x64 on radiographs, with RDLV and identification), `trained` (after ten rounds of federated training), `batch`
 (2, 4 and 8 pictures), `steps` (2, 5 and 10 local steps, replay against the surrogate), `noise` (defences, plain and adaptive
-attack), `statistics` (recovered BatchNorm statistics). Labels are granted throughout. Grey CIFAR-10 pictures are the mean of the
-three channels, and so not on the 8-bit grid.
+attack), `statistics` (recovered BatchNorm statistics), `deep` (a ResNet-18 type of network, ten minutes a picture). Labels are
+granted throughout. Grey CIFAR-10 pictures are the mean of the three channels, and so not on the 8-bit grid.
 
     LEAKGAUGE_DATA=... python -m benchmarks.realistic --part NAME [--pictures N] [--seeds S] [--budget B]
 """
@@ -145,6 +145,24 @@ def trained(pictures: int, seeds: int, budget: Budget) -> None:
     print(table(HEADER, [summary("after 10 rounds", attack, found) for attack, found in rows.items()]), flush=True)
 
 
+def deep(pictures: int, seeds: int, budget: Budget) -> None:
+    """A ResNet-18 type of network (20 BatchNorm layers, strides, average pooling) from a class mean as prior: a goal, no gate."""
+    rows: dict[str, list[Row]] = {"bn-matching": [], "control": []}
+    for place in spread(pictures, first=3):
+        batch, kind = cifar([place]), place // 20
+        public = cifar([other for other in range(20 * kind, 20 * kind + 20) if other != place])
+        assert isinstance(public.inputs, Tensor)
+        for seed in range(seeds):
+            seen = observed(network(batch, 10, seed, "resnet18-cifar:width=16"), batch, seed)
+            prior, setting = public.inputs.mean(0), f"deep {place} seed {seed}"
+            found = run(batch, seen, "bn-matching", setting, seed, budget=budget, time_limit=600.0, prior=prior)
+            rows["bn-matching"].append(found)
+            rows["control"].append(run(batch, seen, "control", setting, seed, rule="mean", public=public.inputs))
+    print("\n### resnet18-cifar:width=16, 20 BatchNorm layers, one grey picture of 32x32, prior: mean of the class, 10 minutes\n")
+    print(table(HEADER, [summary("1x32x32", attack, found) for attack, found in rows.items()]))
+    print("\n" + gate("SSIM of bn-matching", middle(rows["bn-matching"], "ssim"), 0.5), flush=True)
+
+
 def batch_sizes(pictures: int, seeds: int, budget: Budget) -> None:
     """Several pictures in one local step; `pictures` counts batches."""
     lines = []
@@ -173,6 +191,7 @@ PARTS: dict[str, tuple[Part, int, int, Budget]] = {  # each with its default pic
     "steps": (protocol.steps, 1, 1, 800),
     "noise": (protocol.noise, 3, 1, "fast"),
     "statistics": (protocol.statistics, 4, 1, "fast"),
+    "deep": (deep, 1, 1, 14_000),
 }
 
 

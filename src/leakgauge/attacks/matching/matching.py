@@ -27,7 +27,7 @@ from leakgauge.attacks.matching.verdict import conclude
 from leakgauge.attacks.matching.warm import WarmStart, warm_start
 from leakgauge.attacks.verify import agrees, has_signal, no_signal, relative_residual
 from leakgauge.core.observation import Observation
-from leakgauge.core.reconstruction import Reconstruction
+from leakgauge.core.reconstruction import Outcome, Reconstruction
 from leakgauge.core.spec import ImageSpec
 from leakgauge.errors import OptionError, UnsupportedError
 
@@ -135,6 +135,11 @@ class GradientMatching(Attack):
             share = len(start)  # one evaluation of each start: there is nothing to search for
         state = self.search.begin(start, low, high, max(1, share // self.restarts))
         drive(problem, state, trail, limits, share, self.tolerance)
+        if settled:
+            trail.outcomes[int(trail.values.argmin())] = Outcome.CONVERGED
+            notes.append(
+                "The start from the last layer's gradient and the statistics fitted both; there was nothing to search for."
+            )
         if settings is not None:
             notes += refine(problem, trail, settings, limits, total, self.tolerance)
         if self.polish is not None:

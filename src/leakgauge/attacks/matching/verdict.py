@@ -88,7 +88,7 @@ def _outcome(
     if noisy and residual < 1:
         return Outcome.INCONSISTENT, f"The update was rewritten by {', '.join(noisy)}; the best fit is {residual:.1e} away."
     if ended is Outcome.CONVERGED:
-        return Outcome.CONVERGED, f"The objective reached its tolerance; the recomputed update is {residual:.1e} away."
+        return Outcome.CONVERGED, f"The search met its tolerance; the recomputed update is {residual:.1e} away."
     return ended, f"The best of {len(trail.values)} restart(s) is {residual:.1e} away from the update (relative norm)."
 
 
