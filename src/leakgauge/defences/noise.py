@@ -60,7 +60,9 @@ class GaussianNoise(Noise):
     std: float
     buffers: bool = False
     name: ClassVar[str] = "gaussian-noise"
-    adaptive: ClassVar[str] = "The attack minimises squared L2, the negative log-likelihood of Gaussian noise."
+    adaptive: ClassVar[str] = (
+        "The attack minimises squared L2, the likelihood of Gaussian noise, or its cosine, which leaves the scale open."
+    )
 
     def __post_init__(self) -> None:
         check(self, "std", is_number(self.std) and self.std >= 0, "a number >= 0")
@@ -120,7 +122,9 @@ class PercentileNoise(Noise):
     percentile: float = 95.0
     buffers: bool = True
     name: ClassVar[str] = "percentile-noise"
-    adaptive: ClassVar[str] = "The attack minimises squared L2, the negative log-likelihood of Gaussian noise."
+    adaptive: ClassVar[str] = (
+        "The attack minimises squared L2, the likelihood of Gaussian noise, or its cosine, which leaves the scale open."
+    )
 
     def __post_init__(self) -> None:
         check(self, "sigma0", is_number(self.sigma0) and self.sigma0 >= 0, "a number >= 0")
