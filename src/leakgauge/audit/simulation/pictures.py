@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import leakgauge
 from leakgauge.audit.simulation.plan import SimulationPlan
 from leakgauge.core.spec import ImageSpec
 from leakgauge.data.demo import list_demo
@@ -19,6 +18,7 @@ from leakgauge.data.spec import DataSpec, parse_data_spec
 from leakgauge.errors import DataError
 from leakgauge.randomness import rng
 
+CHECKOUT = Path(__file__).resolve().parents[4]  # tests/audit/test_simulation_split.py holds this to where it is
 SOURCES = ("cat", "rocket", "coffee", "retina", "astronaut")
 DETAILS = (4, 6, 8, 10, 12)  # crops per shorter side, coarser first
 FLAT = 0.04  # crops whose pixels have a smaller standard deviation show nothing
@@ -75,7 +75,7 @@ def pool_of(plan: SimulationPlan, needed: int, beside: Path | None = None) -> Po
 def places(beside: Path | None) -> tuple[Path, ...]:
     """Folders in which a relative path is looked for, in order."""
     given = os.environ.get("LEAKGAUGE_DATA")
-    shared = Path(given).expanduser() if given else Path(leakgauge.__file__).resolve().parents[3] / "shared" / "data"
+    shared = Path(given).expanduser() if given else CHECKOUT.parent / "shared" / "data"
     return (Path.cwd(), *([beside.resolve()] if beside else []), shared)
 
 
