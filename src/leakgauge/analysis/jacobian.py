@@ -11,6 +11,7 @@ from leakgauge.core.callables import Loss
 from leakgauge.core.spec import ImageSpec
 from leakgauge.core.training import LocalTraining
 from leakgauge.errors import ModelError, UnsupportedError
+from leakgauge.local.derivatives import lacks_derivative
 from leakgauge.local.network import Network, Tensors, cast
 from leakgauge.local.replay import replay
 from leakgauge.randomness import rng
@@ -190,7 +191,7 @@ class forward_mode:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, NotImplementedError) or (isinstance(error, RuntimeError) and "forward" in str(error).lower()):
+        if error is not None and lacks_derivative(error):
             raise UnsupportedError(
                 "The leakage score needs forward-mode derivatives, and the network has an operation without them: "
                 f"{str(error).splitlines()[0]}"

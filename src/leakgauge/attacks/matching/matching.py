@@ -30,6 +30,7 @@ from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction
 from leakgauge.core.spec import ImageSpec
 from leakgauge.errors import OptionError, UnsupportedError
+from leakgauge.local.derivatives import lacks_derivative
 
 MULTISTEP = ("replay", "surrogate")
 SETTLED = 1e-5  # squared relative distance of last layer and statistics at which the warm start leaves nothing to search for
@@ -199,18 +200,18 @@ class GradientMatching(Attack):
         half, why = forward_of(seen, problem.target, problem.labels, weight, self.gradient > 0, self.adaptive)
         if half is None:
             return start, 0.0, False, f"No start from the last layer's features: {why}."
-        rows, spent, lowest = [], 0.0, math.inf
+        rows, spent, lowest, note = [], 0.0, math.inf, ""
         for row in start:
             share = total * self.warm.share / len(start)
             warmed = warm_start(half, self.warm, row[: problem.pixels], seen.spec, limits, share)
             ends = [torch.cat([point.to(row), row[problem.pixels :]]) for point in (warmed.point, warmed.smooth)]
             values = [float(problem.value(end, "none").detach()) for end in ends]
             rows.append(ends[0] if values[0] <= values[1] else ends[1])
-            spent, lowest = spent + warmed.evaluations, min(lowest, warmed.value)
+            spent, lowest, note = spent + warmed.evaluations, min(lowest, warmed.value), warmed.note
         points = torch.stack(rows)
         off = min(relative_residual(problem.update(point, "none"), problem.target.tensors) for point in points)
         settled = agrees(off, seen, self.dtype) or (problem.statistics is not None and lowest <= SETTLED and off <= NEAR)
-        return points, spent, settled, ""
+        return points, spent, settled, note
 
     def _polished(self, problem: Problem, trail: Trail, limits: Limits, total: int) -> None:
         """Gauss-Newton on update and statistics from the best point, kept where the recomputed update comes nearer."""
@@ -223,7 +224,14 @@ class GradientMatching(Attack):
         if not before < NEAR:
             return
         budget = max(0.0, (total - trail.evaluations) / FREE_COST)
-        end = descend(residual, trail.best[row].clone(), self.polish, expired=lambda: limits.expired, budget=budget, goal=1e-14)
+        try:
+            end = descend(
+                residual, trail.best[row].clone(), self.polish, expired=lambda: limits.expired, budget=budget, goal=1e-14
+            )
+        except (NotImplementedError, RuntimeError) as error:
+            if not lacks_derivative(error):
+                raise
+            return  # the start before it has said so, or there is nothing to add to the search's own result
         trail.evaluations += FREE_COST * end.products
         after = relative_residual(problem.update(end.point, "none"), problem.target.tensors)
         if after < before:

@@ -7,6 +7,7 @@ from leakgauge.attacks.matching.driver import Trail
 from leakgauge.attacks.matching.problem import Problem
 from leakgauge.attacks.matching.search.gauss_newton import JVP_COST, GaussNewton, LevenbergMarquardt
 from leakgauge.core.reconstruction import Outcome
+from leakgauge.local.derivatives import lacks_derivative
 
 ENOUGH = 1e-9  # a stalled iteration at this relative squared residual has reached rounding; above it the next restart is tried
 
@@ -30,7 +31,7 @@ def refine(problem: Problem, trail: Trail, settings: GaussNewton, limits: Limits
         except (NotImplementedError, RuntimeError) as error:
             if "out of memory" in str(error):
                 return ["The refinement was left out: the Jacobian does not fit in memory."]
-            if "forward" not in str(error).lower() and not isinstance(error, NotImplementedError):
+            if not lacks_derivative(error):
                 raise
             return ["The refinement was left out: the network has an operation without forward-mode derivatives."]
         if trail.values[row] <= max(tolerance, ENOUGH):

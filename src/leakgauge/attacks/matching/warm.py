@@ -13,8 +13,10 @@ from leakgauge.attacks.matching.priors import total_variation
 from leakgauge.attacks.matching.search.adam import Adam
 from leakgauge.attacks.matching.search.matrix_free import MatrixFree, descend
 from leakgauge.core.spec import ImageSpec
+from leakgauge.local.derivatives import lacks_derivative
 
 STEP_COST = 0.25  # of a gradient evaluation of the whole matching problem: one forward and one backward pass
+UNSETTLED = "Gauss-Newton steps were left out: the network has an operation without forward-mode derivatives."
 PRODUCT_COST = 0.75  # one product with the derivative of the forward pass and one with its transpose
 
 
@@ -27,12 +29,14 @@ class Warmed:
         smooth: (D,) the point before the Gauss-Newton steps, which fit noise too where there is any.
         value: squared length of the forward residual at `point`, relative to the observed gradient of the last layer.
         evaluations: what it cost.
+        note: why a part of it was left out, or ''.
     """
 
     point: Tensor
     smooth: Tensor
     value: float
     evaluations: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,5 +99,10 @@ def warm_start(problem: Forward, settings: WarmStart, point: Tensor, spec: Image
         if not bool(torch.isfinite(problem.residual(best)).all()):
             return Warmed(point, point, float("inf"), spent)
     products = max(0.0, (budget - spent) / PRODUCT_COST)
-    end = descend(problem.residual, best, settings.settle, expired=lambda: limits.expired, budget=products, goal=1e-14)
+    try:
+        end = descend(problem.residual, best, settings.settle, expired=lambda: limits.expired, budget=products, goal=1e-14)
+    except (NotImplementedError, RuntimeError) as error:
+        if not lacks_derivative(error):
+            raise
+        return Warmed(best, best, float("inf"), spent, UNSETTLED)
     return Warmed(end.point, best, end.value, spent + PRODUCT_COST * end.products)

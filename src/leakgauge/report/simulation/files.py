@@ -15,9 +15,9 @@ from leakgauge.audit.simulation.store import leak_to_json
 from leakgauge.report.charts import Chart
 from leakgauge.report.files import write_text
 from leakgauge.report.html import render_template
-from leakgauge.report.simulation.charts import GRID_ROWS, picture_of, reconstructions_chart, simulation_charts
+from leakgauge.report.simulation.charts import GRID_ROWS, picture_of, reconstructions_chart
 from leakgauge.report.simulation.facts import best_finds
-from leakgauge.report.simulation.page import HEADINGS, simulation_page
+from leakgauge.report.simulation.page import HEADINGS, SimulationPage, simulation_page
 from leakgauge.report.simulation.redaction import EXPLANATION, redacted_result
 from leakgauge.report.simulation.words import MEASURES, RULE, answers, headline
 
@@ -50,14 +50,18 @@ def write_simulation(result: SimulationResult, folder: str | Path, redact: bool 
         for ending in ("svg", "png"):
             (place / FIGURES / f"{name}.{ending}").unlink(missing_ok=True)
     grid = grid_chart(shown, result)
-    for figure in (*simulation_charts(shown), *([grid] if grid else [])):
+    page = simulation_page(result, redact)
+    for figure in (*page.charts, *([grid] if grid else [])):
         figure.write(place / FIGURES)
-    write_text(place / PAGE, simulation_html(result, redact))
+    write_text(place / PAGE, _html_of(page))
 
 
 def simulation_html(result: SimulationResult, redact: bool = False) -> str:
     """The page as text."""
-    page = simulation_page(result, redact)
+    return _html_of(simulation_page(result, redact))
+
+
+def _html_of(page: SimulationPage) -> str:
     return render_template(
         "simulation.html.j2",
         page=page,
@@ -65,7 +69,7 @@ def simulation_html(result: SimulationResult, redact: bool = False) -> str:
         headings=HEADINGS,
         rule=RULE,
         measures=MEASURES,
-        redaction=EXPLANATION if redact else "",
+        redaction=EXPLANATION if page.redacted else "",
     )
 
 

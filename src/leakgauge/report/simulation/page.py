@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from leakgauge.audit.record import Conditions
 from leakgauge.audit.simulation.record import CONTROL, FOUND, PLAIN, PRIOR, Leak, SimulationResult, leak_verdicts
 from leakgauge.report.charts import Chart
 from leakgauge.report.gallery import Picture
-from leakgauge.report.page import KINDS, NAMES
+from leakgauge.report.page import condition_rows
 from leakgauge.report.pictures import data_uri, shrunk
 from leakgauge.report.simulation.charts import picture_of, simulation_charts
 from leakgauge.report.simulation.facts import Find, best_finds, finds_of
@@ -185,20 +184,7 @@ def _most(leak: Leak, measure: str, words: object) -> str:
 
 def conditions_of_leak(leak: Leak) -> dict[str, str]:
     """Every condition of a record in words, by its name on the page."""
-    found = {}
-    for item in fields(Conditions):
-        value = getattr(leak.conditions, item.name)
-        if item.name == "shape":
-            text = " x ".join(str(side) for side in value)
-        elif item.name == "realistic":
-            text = KINDS[bool(value)]
-        elif isinstance(value, dict):
-            text = ", ".join(f"{key} {entry}" for key, entry in value.items()) or "none"
-        elif isinstance(value, tuple):
-            text = ", ".join(str(entry) for entry in value) or "nothing"
-        else:
-            text = str(value)
-        found[NAMES[item.name]] = text
+    found = dict(condition_rows(leak.conditions))
     for name, title in SETTINGS.items():
         value = getattr(leak.setting, name)
         found[title] = EXACT[value] if name == "exact" else str(value) or "none"

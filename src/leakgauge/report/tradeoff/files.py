@@ -88,16 +88,21 @@ def write_tradeoff(result: TradeoffResult, folder: str | Path, redact: bool = Fa
     for name in ("strength", "frontier"):
         for ending in ("svg", "png"):
             (place / FIGURES / f"{name}.{ending}").unlink(missing_ok=True)
-    for figure in tradeoff_charts(result):
+    page = tradeoff_page(result, redact)
+    for figure in page.charts:
         figure.write(place / FIGURES)
-    write_text(place / PAGE, tradeoff_html(result, redact))
+    write_text(place / PAGE, _html_of(page, redact))
 
 
 def tradeoff_html(result: TradeoffResult, redact: bool = False) -> str:
     """The page as text."""
+    return _html_of(tradeoff_page(result, redact), redact)
+
+
+def _html_of(page: TradeoffPage, redact: bool) -> str:
     return render_template(
         "tradeoff.html.j2",
-        page=tradeoff_page(result, redact),
+        page=page,
         kind="defences compared",
         headings=HEADINGS,
         by_attack=BY_ATTACK,
