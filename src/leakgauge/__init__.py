@@ -57,11 +57,17 @@ if TYPE_CHECKING:
     from leakgauge.attacks.matching.starts import Noise as Noise
     from leakgauge.attacks.matching.starts import Uniform as Uniform
     from leakgauge.attacks.run import attack as attack
+    from leakgauge.audit.guard.guard import Decision as Decision
+    from leakgauge.audit.guard.guard import Guard as Guard
+    from leakgauge.audit.guard.probe import Finding as Finding
+    from leakgauge.audit.guard.probe import Private as Private
+    from leakgauge.audit.guard.probe import Probe as Probe
     from leakgauge.chain.counting import counting_bound as counting_bound
     from leakgauge.core.observation import Knowledge as Knowledge
     from leakgauge.core.observation import Observation as Observation
     from leakgauge.core.pack import pack as pack
     from leakgauge.core.protocol_file import protocol_from_toml as protocol_from_toml
+    from leakgauge.core.provenance import Provenance as Provenance
     from leakgauge.core.reconstruction import Outcome as Outcome
     from leakgauge.core.reconstruction import Reconstruction as Reconstruction
     from leakgauge.core.spec import ImageSpec as ImageSpec
@@ -95,6 +101,9 @@ if TYPE_CHECKING:
     from leakgauge.federated.records import Round as Round
     from leakgauge.federated.topology import Topology as Topology
     from leakgauge.federated.validate import validate as validate
+    from leakgauge.integrations.recording.exchange import Exchange as Exchange
+    from leakgauge.integrations.recording.recorder import Recorded as Recorded
+    from leakgauge.integrations.recording.recorder import Recorder as Recorder
     from leakgauge.measures.identification import identification as identification
     from leakgauge.measures.rdlv import RDLV as RDLV
     from leakgauge.measures.rdlv import rdlv as rdlv
@@ -118,8 +127,11 @@ _WHERE = {
     "Clip": "leakgauge.defences.selection",
     "Cosine": "leakgauge.attacks.matching.norms",
     "DPSGD": "leakgauge.defences.private",
+    "Decision": "leakgauge.audit.guard.guard",
     "Defence": "leakgauge.defences.base",
+    "Exchange": "leakgauge.integrations.recording.exchange",
     "Federation": "leakgauge.federated.federation",
+    "Finding": "leakgauge.audit.guard.probe",
     "GaussNewton": "leakgauge.attacks.matching.search.gauss_newton",
     "GaussianNoise": "leakgauge.defences.noise",
     "Given": "leakgauge.attacks.matching.starts",
@@ -127,6 +139,7 @@ _WHERE = {
     "Grey": "leakgauge.attacks.matching.starts",
     "GroupConsistency": "leakgauge.attacks.matching.priors",
     "Guarantee": "leakgauge.defences.guarantee",
+    "Guard": "leakgauge.audit.guard.guard",
     "HalfPrecision": "leakgauge.defences.compression",
     "ImageSpec": "leakgauge.core.spec",
     "Kept": "leakgauge.attacks.matching.likelihood",
@@ -148,12 +161,17 @@ _WHERE = {
     "Outcome": "leakgauge.core.reconstruction",
     "PercentileNoise": "leakgauge.defences.noise",
     "PercentileSharing": "leakgauge.defences.selection",
+    "Private": "leakgauge.audit.guard.probe",
+    "Probe": "leakgauge.audit.guard.probe",
+    "Provenance": "leakgauge.core.provenance",
     "Prune": "leakgauge.defences.compression",
     "Quantise": "leakgauge.defences.compression",
     "RDLV": "leakgauge.measures.rdlv",
     "RankProfile": "leakgauge.analysis.rank_profile",
     "Recommendation": "leakgauge.analysis.recommend",
     "Reconstruction": "leakgauge.core.reconstruction",
+    "Recorded": "leakgauge.integrations.recording.recorder",
+    "Recorder": "leakgauge.integrations.recording.recorder",
     "Round": "leakgauge.federated.records",
     "SVT": "leakgauge.defences.selection",
     "Security": "leakgauge.analysis.security",
@@ -202,8 +220,11 @@ __all__ = [
     "Client",
     "Clip",
     "Cosine",
+    "Decision",
     "Defence",
+    "Exchange",
     "Federation",
+    "Finding",
     "GaussNewton",
     "GaussianNoise",
     "Given",
@@ -211,6 +232,7 @@ __all__ = [
     "Grey",
     "GroupConsistency",
     "Guarantee",
+    "Guard",
     "HalfPrecision",
     "ImageSpec",
     "Kept",
@@ -230,11 +252,16 @@ __all__ = [
     "Outcome",
     "PercentileNoise",
     "PercentileSharing",
+    "Private",
+    "Probe",
+    "Provenance",
     "Prune",
     "Quantise",
     "RankProfile",
     "Recommendation",
     "Reconstruction",
+    "Recorded",
+    "Recorder",
     "Round",
     "Security",
     "Sign",

@@ -9,6 +9,7 @@ LeakgaugeError                 one clear sentence: what was wrong, where, what w
 │   ├── UpdateError            an update, observation or state file is broken, incomplete or does not match
 │   └── KnowledgeError         an attack needs something that the threat model does not grant
 ├── UnsupportedError           a network or protocol that a method cannot treat, with every reason
+├── IntegrationError           an engine (Flower, NVFlare, ...) and a recorder do not fit together, or a recorder is told to stop
 └── MissingExtraError          an optional package is absent; the sentence names the extra
 
 Programming errors stay TypeError and ValueError.
@@ -56,6 +57,10 @@ class KnowledgeError(InputError):
 
 class UnsupportedError(LeakgaugeError):
     """A network or protocol that a method cannot treat."""
+
+
+class IntegrationError(LeakgaugeError):
+    """An engine and a recorder do not fit together, or a recorder that failed is told to stop the training."""
 
 
 class MissingExtraError(LeakgaugeError):

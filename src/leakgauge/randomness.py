@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+_thread = threading.local()
 
 
 def derived_seed(seed: int, *names: str | int) -> int:
@@ -27,3 +32,30 @@ def rng(seed: int, *names: str | int) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derived_seed(seed, *names))
+
+
+@contextmanager
+def beside() -> Iterator[None]:
+    """Marks this thread as one that works beside somebody else's training: `isolated` then leaves the global generator alone.
+
+    Saving and putting back torch's global generator would rewind the draws that the other thread made meanwhile; noise for
+    privacy could then be drawn twice.
+    """
+    earlier = getattr(_thread, "beside", False)
+    _thread.beside = True
+    try:
+        yield
+    finally:
+        _thread.beside = earlier
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Puts torch's global generator back afterwards, except in a thread that works `beside` a training."""
+    import torch
+
+    if getattr(_thread, "beside", False):
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        yield

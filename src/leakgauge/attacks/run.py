@@ -7,12 +7,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from leakgauge.attacks.base import Attack, Limits, Progress, resolve_device
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Reconstruction
-from leakgauge.randomness import rng
+from leakgauge.randomness import isolated, rng
 from leakgauge.registry import make
 
 
@@ -48,7 +46,7 @@ def attack(
     chosen: Attack = make("attacks", name, **options)
     where = resolve_device(device)
     limits = Limits(budget, time_limit, where, cancelled or (lambda: False), progress or (lambda _: None))
-    with torch.random.fork_rng(devices=[]):
+    with isolated():
         guess = chosen(dataclasses.replace(seen, model=copy.deepcopy(seen.model)), rng(seed, "attack"), limits)
     stats = dataclasses.replace(guess.stats, seed=seed, options={**guess.stats.options, **options})
     return dataclasses.replace(guess, attack=name, stats=stats)

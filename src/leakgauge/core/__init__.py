@@ -2,6 +2,7 @@
 
 from leakgauge.core.batch_statistics import BatchStatistics
 from leakgauge.core.observation import Knowledge, Observation
+from leakgauge.core.provenance import Provenance
 from leakgauge.core.reconstruction import CurvePoint, Frame, Outcome, Reconstruction, Stats
 from leakgauge.core.spec import ImageSpec
 from leakgauge.core.threat import ThreatModel
@@ -18,6 +19,7 @@ __all__ = [
     "LocalTraining",
     "Observation",
     "Outcome",
+    "Provenance",
     "Reconstruction",
     "Stats",
     "ThreatModel",

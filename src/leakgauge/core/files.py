@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from leakgauge.core.batch_statistics import BatchStatistics, batch_norm_layers, kept_share
 from leakgauge.core.callables import Loss, loss_from_json, loss_to_json
 from leakgauge.core.observation import Knowledge, Observation, check_names
+from leakgauge.core.provenance import provenance_from_json
 from leakgauge.core.spec import spec_from_json
 from leakgauge.core.training import training_from_json
 from leakgauge.core.update import DefenceRecord, strip_wrappers
@@ -73,6 +74,7 @@ def save_observation(seen: Observation, path: str | Path, *, include_state: bool
         "state_sha256": state_hash(seen.model),
         "state_included": include_state,
         "batch_norm": {name: {"steps": entry.steps, "exact": entry.exact} for name, entry in seen.batch_norm.items()},
+        "provenance": None if seen.provenance is None else seen.provenance.to_json(),
         "versions": {"torch": torch.__version__},
     }
     ready = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
@@ -151,6 +153,7 @@ def _assemble(
         knowledge=frozenset(Knowledge[name] for name in manifest["knowledge"]),
         threat=manifest["threat"],
         model_name=manifest["model_name"],
+        provenance=provenance_from_json(manifest["provenance"]) if manifest.get("provenance") else None,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from leakgauge.core.batch_statistics import BatchStatistics
 from leakgauge.core.callables import Loss
+from leakgauge.core.provenance import Provenance
 from leakgauge.core.spec import ImageSpec
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord, refuse_nonfinite
@@ -46,6 +47,7 @@ class Observation:
         knowledge: what was granted beyond the minimum.
         threat: name of the threat model.
         model_name: name or path of the model, for the record.
+        provenance: where it was recorded, for one from a running system.
 
     Raises:
         UpdateError: if a tensor is not finite, is missing undeclared, or belongs to no parameter; or if kind or count is wrong.
@@ -67,6 +69,7 @@ class Observation:
     knowledge: frozenset[Knowledge] = frozenset()
     threat: str = "honest-but-curious server"
     model_name: str = ""
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("gradient", "delta"):

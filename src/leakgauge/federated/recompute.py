@@ -22,6 +22,7 @@ SOME_ORDERS = 40  # orders drawn where there are more
 MOST_EXCHANGES = 600  # further orders tried, each by exchanging two examples of the best so far
 
 Tensors = dict[str, Tensor]
+KnownOrder = tuple[tuple[tuple[int, ...], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Setting:
         labels: private labels, N rows.
         loss: name or callable.
         training: the protocol.
+        known: the mini-batches as the client took them, if the truth holds them; used by every setting that takes as many
+            steps of as many mini-batches.
     """
 
     model: nn.Module = field(repr=False)
@@ -43,6 +46,7 @@ class Setting:
     labels: Tensor = field(repr=False)
     loss: Loss
     training: LocalTraining
+    known: KnownOrder | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def recompute(
     count = len(setting.labels)
     best = Recomputed({}, {}, math.inf, 0, True)
     try:
-        orders, every = mini_batch_orders(setting.training, count, most_orders, sample)
+        orders, every = mini_batch_orders(setting.training, count, most_orders, sample, setting.known)
         network = Network(setting.model, setting.training.mode)
         chosen, tried = orders[0], 0
         for order in orders:
@@ -113,14 +117,18 @@ def recompute(
 
 
 def mini_batch_orders(
-    training: LocalTraining, count: int, most: int = EVERY_ORDER, sample: int = SOME_ORDERS
+    training: LocalTraining, count: int, most: int = EVERY_ORDER, sample: int = SOME_ORDERS, known: KnownOrder | None = None
 ) -> tuple[list[Order], bool]:
     """Mini-batch orders that the protocol allows, the order of the batch first; and whether these are all of them.
+
+    A known order is the only one, where it has the protocol's number of steps and mini-batches.
 
     Raises:
         ShapeError: if `drop_last` leaves no mini-batch.
     """
     natural = draw_order(training, count)
+    if known is not None and [len(step) for step in known] == [len(step) for step in natural]:
+        return [[[torch.tensor(rows) for rows in step] for step in known]], True
     size = min(training.batch_size or count, count)
     if not training.shuffle or size == count:
         return [natural], True

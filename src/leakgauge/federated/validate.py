@@ -64,13 +64,13 @@ def validate(seen: Observation, model: nn.Module, batch: Batch) -> Validation:
     Args:
         seen: the observation.
         model: the model as the caller has it; tried as a cause where its weights differ from the observation's.
-        batch: the true batch, in the order in which the client held it.
+        batch: the true batch, in the order in which the client held it; its `order`, if any, spares the search for one.
 
     Returns:
         The verdict; a mismatch is a result, not an error.
     """
     tolerance = tolerance_for(seen)
-    setting = Setting(seen.model, _trained(seen), batch.inputs, batch.labels, seen.loss, seen.training)
+    setting = Setting(seen.model, _trained(seen), batch.inputs, batch.labels, seen.loss, seen.training, batch.order)
     base = recompute(setting, seen, tolerance)
     per_tensor = _per_tensor(seen, base)
     off_buffers = _buffers_residual(seen, base)

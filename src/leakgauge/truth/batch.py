@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,15 +27,18 @@ class Batch:
         labels: (N,) class indices, (N, K) soft labels, or what the loss expects.
         spec: shape and normalisation of one input; None only for a dict.
         names: one public-free name per example for the truth's own records, never shown to an attack.
+        order: mini-batches as the client took them, where that is known: for each optimiser step a tuple of mini-batches, each
+            a tuple of row indices. `validate` then need not search for it.
 
     Raises:
-        ShapeError: if inputs, labels and spec disagree.
+        ShapeError: if inputs, labels, spec and order disagree.
     """
 
     inputs: Inputs
     labels: Tensor
     spec: ImageSpec | None = None
     names: tuple[str, ...] = ()
+    order: tuple[tuple[tuple[int, ...], ...], ...] | None = None
 
     def __post_init__(self) -> None:
         first = self.inputs if isinstance(self.inputs, Tensor) else next(iter(self.inputs.values()))
@@ -48,18 +52,23 @@ class Batch:
             )
         if self.names and len(self.names) != len(first):
             raise ShapeError(f"Batch has {len(first)} inputs and {len(self.names)} names; expected as many of both.")
+        rows = [row for step in self.order or () for mini_batch in step for row in mini_batch]
+        if rows and not 0 <= min(rows) <= max(rows) < len(first):
+            raise ShapeError(f"Batch.order names row {max(rows)}, but there are {len(first)} examples, counted from 0.")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def save(self, path: str | Path) -> None:
-        """Writes inputs, labels, spec and names to one safetensors file."""
+        """Writes inputs, labels, spec, names and order to one safetensors file."""
         tensors = {"labels": self.labels.contiguous()}
         if isinstance(self.inputs, Tensor):
             tensors["inputs"] = self.inputs.contiguous()
         else:
             tensors |= {f"inputs/{name}": tensor.contiguous() for name, tensor in self.inputs.items()}
-        manifest = {"format": 1, "spec": self.spec.to_json() if self.spec else None, "names": list(self.names)}
+        manifest: dict[str, Any] = {"format": 1, "spec": self.spec.to_json() if self.spec else None, "names": list(self.names)}
+        if self.order is not None:
+            manifest["order"] = [[list(mini_batch) for mini_batch in step] for step in self.order]
         save_file(tensors, str(path), metadata={"leakgauge-truth": json.dumps(manifest)})
 
     @staticmethod
@@ -85,7 +94,10 @@ class Batch:
             else {name.removeprefix("inputs/"): tensor for name, tensor in tensors.items() if name.startswith("inputs/")}
         )
         spec = spec_from_json(manifest["spec"]) if manifest.get("spec") else None
-        return Batch(inputs, tensors["labels"], spec, tuple(manifest.get("names", ())))
+        order = manifest.get("order")
+        if order is not None:
+            order = tuple(tuple(tuple(mini_batch) for mini_batch in step) for step in order)
+        return Batch(inputs, tensors["labels"], spec, tuple(manifest.get("names", ())), order)
 
 
 def concatenate(batches: list[Batch]) -> Batch:

@@ -1,0 +1,1 @@
+"""What every engine's recorder shares: it imports no engine."""

@@ -1,0 +1,168 @@
+"""Exchange: one message of one client as an engine saw it, and the observation it amounts to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leakgauge.core.batch_statistics import batch_norm_layers
+from leakgauge.core.callables import Loss
+from leakgauge.core.files import load_state
+from leakgauge.core.observation import Observation
+from leakgauge.core.pack import pack
+from leakgauge.core.provenance import Provenance, array_digest
+from leakgauge.core.spec import ImageSpec
+from leakgauge.core.threat import ThreatModel
+from leakgauge.core.training import LocalTraining
+from leakgauge.core.update import DefenceRecord, Update, refuse_nonfinite, strip_wrappers
+from leakgauge.errors import IntegrationError
+from leakgauge.integrations.recording.protocol import training_from_config
+
+KINDS = ("weights", "delta", "gradient")
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What a client received and what it sent back. Arrays may be tensors or numpy arrays.
+
+    Args:
+        before: name -> array of the state that the client received; buffers included where the engine sends them.
+        sent: name -> array that it sent back.
+        kind: of `sent`: 'weights' (after training), 'delta' (after minus before) or 'gradient'.
+        num_examples: examples in the client's data, or None where the engine does not say.
+        config: the engine's configuration of this round, under any key names (see `training_from_config`).
+        engine: 'flower', 'nvflare', ...
+        side: on whose machine it was seen, 'client' or 'server'.
+        round: number of the round, or None.
+        client: the client's name as the server knows it.
+        run: the engine's name of the run.
+        notes: what the recorder saw that no field can say.
+    """
+
+    before: Mapping[str, Any] = field(repr=False)
+    sent: Mapping[str, Any] = field(repr=False)
+    kind: str = "weights"
+    num_examples: int | None = None
+    config: Mapping[str, object] = field(default_factory=dict)
+    engine: str = ""
+    side: str = "client"
+    round: int | None = None
+    client: str = ""
+    run: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def observation_of(
+    exchange: Exchange,
+    model: nn.Module,
+    *,
+    spec: ImageSpec | None = None,
+    loss: Loss = "cross_entropy",
+    training: LocalTraining | None = None,
+    batch_norm: bool = True,
+    defences: Sequence[DefenceRecord] = (),
+    model_name: str = "",
+) -> Observation:
+    """The observation behind an exchange: what an honest-but-curious server holds, with where it was recorded.
+
+    Parameters that were not sent are withheld. Where neither `training` nor the configuration states the mode or the number of
+    steps, BatchNorm's own counters do.
+
+    Args:
+        exchange: the message.
+        model: the architecture; its own weights are not used.
+        spec: shape and normalisation of one input.
+        loss: name or callable.
+        training: the protocol where the configuration is silent.
+        batch_norm: whether the buffers after training are kept.
+        defences: public records of the defences applied, if known.
+        model_name: for the record.
+
+    Raises:
+        IntegrationError: if the exchange holds no array, or another kind than those named.
+        UpdateError, ModelError, ShapeError: if the arrays do not fit the model or are not finite.
+    """
+    if exchange.kind not in KINDS:
+        raise IntegrationError(f"The exchange's kind is {exchange.kind!r}; expected one of {', '.join(KINDS)}.")
+    before, sent = tensors_of(exchange.before), tensors_of(exchange.sent)
+    if not sent or not before:
+        what = "sent back" if before else "received"
+        raise IntegrationError(f"The message of client {exchange.client or '?'} holds no array that was {what}.")
+    state = copy.deepcopy(model)
+    load_state(state, {**_own_buffers(state, before), **before}, "the model that the client received")
+    stated, assumed = training_from_config(exchange.config, training, gradient=exchange.kind == "gradient")
+    if exchange.kind != "gradient":
+        stated, assumed = _from_counters(state, sent, exchange.kind, stated, assumed)
+    if exchange.num_examples is None:
+        assumed = (*assumed, "num_examples")
+    count = exchange.num_examples or 1
+    parameters = dict(state.named_parameters())
+    withheld = [name for name in parameters if name not in sent]
+    if exchange.kind == "weights":
+        seen = pack(
+            state, before=before, after=sent, weights=dict(state.state_dict()), training=stated, spec=spec, loss=loss,
+            num_examples=count, withheld=withheld, batch_norm=batch_norm, defences=defences, model_name=model_name,
+        )  # fmt: skip
+    else:
+        buffers = dict(state.named_buffers()) if exchange.kind == "delta" else {}
+        refuse_nonfinite(sent, "message")
+        update = Update(
+            tensors={name: tensor for name, tensor in sent.items() if name not in buffers},
+            kind=exchange.kind,
+            buffers={name: buffers[name] + tensor.to(buffers[name].dtype) for name, tensor in sent.items() if name in buffers},
+            loss=loss, training=stated, num_examples=count, defences=tuple(defences), withheld=tuple(withheld),
+        )  # fmt: skip
+        seen = ThreatModel.honest_but_curious(batch_norm=batch_norm).observe(update, state, spec, model_name=model_name)
+    provenance = Provenance(
+        engine=exchange.engine, side=exchange.side, round=exchange.round, client=exchange.client, run=exchange.run,
+        assumed=assumed, notes=exchange.notes, digests={name: array_digest(tensor) for name, tensor in sent.items()},
+    )  # fmt: skip
+    return replace(seen, provenance=provenance)
+
+
+def tensors_of(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Arrays of any engine as tensors on the CPU, bit for bit, under names without wrappers' prefixes.
+
+    Raises:
+        IntegrationError: for an entry that is no array.
+    """
+    found = {}
+    for name, entry in arrays.items():
+        try:
+            found[str(name)] = torch.as_tensor(entry).detach().cpu()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise IntegrationError(f"Entry {name!r} of the message is a {type(entry).__name__}; expected an array.") from error
+    return strip_wrappers(found)
+
+
+def _own_buffers(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Buffers that the engine did not send, as the architecture has them."""
+    own = model.state_dict()
+    return {name: own[name] for name, _ in model.named_buffers() if name in own and name not in before}
+
+
+def _from_counters(
+    model: nn.Module, sent: Mapping[str, Tensor], kind: str, training: LocalTraining, assumed: tuple[str, ...]
+) -> tuple[LocalTraining, tuple[str, ...]]:
+    """Mode and steps, where nobody stated them, as BatchNorm's counters tell."""
+    layers = batch_norm_layers(model)
+    taken = set()
+    for name, layer in layers.items():
+        counter = sent.get(f"{name}.num_batches_tracked" if name else "num_batches_tracked")
+        if counter is not None and layer.num_batches_tracked is not None:
+            taken.add(int(counter) - (0 if kind == "delta" else int(layer.num_batches_tracked)))
+    if len(taken) != 1:
+        return training, assumed
+    passes = taken.pop()
+    if "mode" in assumed:
+        training = replace(training, mode="train" if passes > 0 else "eval")
+        assumed = tuple(name for name in assumed if name != "mode")
+    if "steps" in assumed and passes > 0:
+        training = replace(training, steps=max(1, passes // training.accumulation))
+        assumed = tuple(name for name in assumed if name != "steps")
+    return training, assumed
