@@ -11,7 +11,7 @@ from leakgauge.core.callables import Loss
 from leakgauge.core.spec import ImageSpec
 from leakgauge.core.training import LocalTraining
 from leakgauge.errors import ModelError, UnsupportedError
-from leakgauge.local.derivatives import lacks_derivative
+from leakgauge.local.derivatives import directional, lacks_derivative
 from leakgauge.local.network import Network, Tensors, cast
 from leakgauge.local.replay import replay
 from leakgauge.randomness import rng
@@ -123,7 +123,7 @@ class UpdateJacobian:
         """J^T J v for each row v, by one forward-mode and one reverse-mode product each; (k, n) to (k, n)."""
 
         def product(direction: Tensor) -> Tensor:
-            tangent = torch.func.jvp(self.vector, (self.point,), (direction,))[1]
+            tangent = directional(self.vector, self.point, direction)
             pull = torch.func.vjp(self.vector, self.point)[1]
             found: Tensor = pull(tangent)[0]
             return found
@@ -156,7 +156,7 @@ class UpdateJacobian:
         for _ in range(2):
             direction = torch.randn(self.unknowns, generator=generator, dtype=torch.float64).to(self.point)
             with forward_mode():
-                tangents = torch.func.jvp(self.gradients, (self.point,), (direction,))[1]
+                tangents = directional(self.gradients, self.point, direction)
             self._factors = candidates
             reduced = self._compressed(tangents)
             self._factors = {}
@@ -172,8 +172,7 @@ def dense(function: Function, point: Tensor, numbers: int) -> Tensor:
     """The Jacobian of a function at a point (n,), (m, n); `numbers` is what one product needs to hold."""
 
     def product(direction: Tensor) -> Tensor:
-        tangent: Tensor = torch.func.jvp(function, (point,), (direction,))[1]
-        return tangent
+        return directional(function, point, direction)
 
     return _batched(product, torch.eye(len(point), dtype=point.dtype, device=point.device), numbers).T
 

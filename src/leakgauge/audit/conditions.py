@@ -43,7 +43,7 @@ def conditions_of(
         shape=seen.spec.shape if seen.spec else (),
         input_range=range_text(seen.spec),
         batch_size=seen.num_examples,
-        training=training_text(seen.training),
+        training=training_text(seen.training) + assumed_text(seen),
         mode=seen.training.mode,
         batch_norm=batch_norm_text(seen),
         labels=labels_text(seen, guess),
@@ -110,6 +110,12 @@ def batch_norm_text(seen: Observation) -> str:
     if not batch_norm_layers(seen.model):
         return "none in the network"
     return "statistics seen" if seen.batch_norm else "statistics not seen"
+
+
+def assumed_text(seen: Observation) -> str:
+    """What of the protocol a recorder had to assume, since no configuration stated it; '' where nothing."""
+    assumed = () if seen.provenance is None else seen.provenance.assumed
+    return f" (not stated, assumed: {', '.join(assumed)})" if assumed else ""
 
 
 def labels_text(seen: Observation, guess: Reconstruction) -> str:

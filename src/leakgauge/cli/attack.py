@@ -22,7 +22,9 @@ RECONSTRUCTION = "reconstruction.safetensors"
 
 
 def attack_command(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The observation.", show_default=False)],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE|DIR", help="The observation, or a folder of recordings.", show_default=False)
+    ],
     model: ModelOption,
     attack: Annotated[
         str,
@@ -37,7 +39,9 @@ def attack_command(
     weights: Weights = None,
     truth: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The private batch, to score the result; no attack sees it.", show_default=False),
+        typer.Option(
+            metavar="FILE|DIR", help="The private batch (or batches), to score the result; no attack sees it.", show_default=False
+        ),
     ] = None,
     seed: Seed = 0,
     budget: Annotated[str, typer.Option(help="fast, paper, max or a number of gradient evaluations.")] = "fast",
@@ -54,7 +58,9 @@ def attack_command(
     title: Annotated[str, typer.Option(help="Title of the record.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Attack a saved observation; prints what is known beforehand, then what came of it."""
+    """Attack a saved observation, or every one in a folder of recordings; prints what came of it."""
+    from pathlib import Path
+
     from leakgauge.attacks.base import Limits, resolve_device
     from leakgauge.audit.case import attack_call
     from leakgauge.audit.folder import save_record
@@ -72,6 +78,18 @@ def attack_command(
     Limits(budget, time_limit)
     where = resolve_device(device)
     folder = output_folder(out)
+    if Path(file).is_dir():
+        from leakgauge.cli.attack_folder import attack_recordings
+
+        attack_recordings(
+            file, model, attack, folder,
+            play=lambda seen, options: _run(
+                seen, name, options, seed, budget, time_limit, where, planned=_planned(chosen, budget), quiet=as_json
+            ),
+            truth=truth, weights=weights, classes=classes, model_seed=model_seed, model_state=model_state,
+            budget=budget, seed=seed, as_json=as_json,
+        )  # fmt: skip
+        return
     seen, fresh = observation_and_model(file, model, weights=weights, classes=classes, seed=model_seed)
     options = with_picture(options, seen.spec)
     batch = Batch.load(truth) if truth else None

@@ -1,6 +1,27 @@
-"""What torch says where a network has an operation without the derivative that a method needs."""
+"""Forward-mode derivatives, and what torch says where a network has an operation without one."""
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Output = TypeVar("Output", Tensor, dict[str, Tensor])
+_one_at_a_time = threading.RLock()
+
+
+def directional(function: Callable[[Tensor], Output], point: Tensor, direction: Tensor) -> Output:
+    """The derivative of a function at a point along a direction, in forward mode: J v, of the shape of the function's output.
+
+    torch keeps the level of forward differentiation per process, so that two threads (an attack beside a training, say) must
+    not differentiate at once.
+    """
+    with _one_at_a_time:
+        found: Output = torch.func.jvp(function, (point,), (direction,))[1]
+    return found
 
 
 def lacks_derivative(error: BaseException | None) -> bool:

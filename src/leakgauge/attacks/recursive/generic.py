@@ -11,6 +11,7 @@ from leakgauge.attacks.recursive.known import Known
 from leakgauge.attacks.recursive.problem import Problem
 from leakgauge.attacks.recursive.segment import Linearised, Weights
 from leakgauge.chain.link import Link
+from leakgauge.local.derivatives import directional
 
 
 class GenericSegment:
@@ -52,8 +53,7 @@ class GenericSegment:
         residual, backward, *_ = torch.func.vjp(self.residual, point)
 
         def forward(direction: Tensor) -> Tensor:
-            moved: Tensor = torch.func.jvp(self.residual, (point,), (direction,))[1]
-            return moved
+            return directional(self.residual, point, direction)
 
         return Linearised(
             residual.detach(),

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leakgauge.local.derivatives import directional
+
 JVP_COST = 0.25  # share of a gradient evaluation that one column of the Jacobian counts for; `make bench` measures it
 EXACT_BELOW = 1e-4  # damping under which float32 products would drown the smallest eigenvalues
 CHORDS = 8
@@ -138,7 +140,7 @@ class LevenbergMarquardt:
     def _jacobian(self) -> Tensor | None:
         """(D, m): row i is the derivative of the residual in unknown i."""
         size = len(self.point)
-        product = torch.func.vmap(lambda direction: torch.func.jvp(self.residual, (self.point,), (direction,))[1])
+        product = torch.func.vmap(lambda direction: directional(self.residual, self.point, direction))
         rows = []
         with torch.no_grad():
             for first in range(0, size, self.settings.chunk):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from leakgauge.linalg import lsmr
+from leakgauge.local.derivatives import directional
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def descend(
         pull = _transposed(residual, here)
 
         def push(rows: Tensor, here: Tensor = here) -> Tensor:
-            product: Tensor = torch.func.jvp(residual, (here,), (rows[0],))[1]
-            return product[None].detach()
+            return directional(residual, here, rows[0])[None].detach()
 
         def back(rows: Tensor, pull: Callable[[Tensor], Tensor] = pull) -> Tensor:
             return pull(rows[0])[None]
