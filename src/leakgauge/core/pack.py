@@ -93,7 +93,7 @@ def pack(
         kind=kind,
         buffers=buffers,
         loss=loss,
-        training=training,
+        training=training.for_examples(num_examples),
         num_examples=num_examples,
         labels=known,
         defences=tuple(defences),

@@ -127,6 +127,11 @@ class LocalTraining:
         per_epoch = num_examples // batch_size if self.drop_last else math.ceil(num_examples / batch_size)
         return max(1, math.ceil(self.epochs * per_epoch / self.accumulation))
 
+    def for_examples(self, num_examples: int) -> LocalTraining:
+        """The same protocol, with `batch_size` None where one mini-batch holds all of `num_examples` examples."""
+        whole = self.batch_size is not None and self.batch_size >= num_examples
+        return dataclasses.replace(self, batch_size=None) if whole and not self.drop_last else self
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready description; `training_from_json` reads it."""
         return dataclasses.asdict(self)

@@ -26,7 +26,7 @@ MEASURES = (*WITH_TRUTH, *BY_ATTACK, *BY_ARCHITECTURE)
 SIGNS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "==": operator.eq, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
-RULE = re.compile(r"\s*([a-z]+)\s*(<=|>=|==|<|>)\s*([-+]?[0-9.]+(?:e[-+]?\d+)?)\s*(?:dB)?\s*")
+RULE = re.compile(r"\s*([a-z]+)\s*(<=|>=|==|<|>)\s*([-+]?[0-9.]+(?:e[-+]?\d+)?)\s*(?:db)?\s*")
 FAILURES = ("block", "send")
 
 

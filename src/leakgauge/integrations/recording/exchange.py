@@ -101,6 +101,7 @@ def observation_of(
     if exchange.num_examples is None:
         assumed = (*assumed, "num_examples")
     count = exchange.num_examples or 1
+    stated = stated.for_examples(count)
     parameters = dict(state.named_parameters())
     withheld = [name for name in parameters if name not in sent]
     if exchange.kind == "weights":
