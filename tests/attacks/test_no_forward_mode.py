@@ -32,12 +32,24 @@ class OwnActivation(nn.Module):
         return OwnTanh.apply(inputs)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def test_bn_matching_goes_on_and_says_so() -> None:
-    batch = lg.load_data("demo:cat?size=16&grey=true")
+def network() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         first, last = nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.Linear(512, 3)
-    model = nn.Sequential(first, nn.BatchNorm2d(8), OwnActivation(), nn.Flatten(), last)
+    return nn.Sequential(first, nn.BatchNorm2d(8), OwnActivation(), nn.Flatten(), last)
+
+
+@pytest.mark.parametrize("name", ["dlg", "idlg"])
+def test_several_restarts_are_searched_one_by_one(name: str) -> None:
+    batch, model = lg.load_data("demo:cat?size=16&grey=true"), network()
+    seen = lg.ThreatModel.honest_but_curious(labels=True).observe(lg.Client(model).train(batch), model, batch.spec)
+    guess = lg.attack(seen, name, budget=400, device="cpu", restarts=2)
+    assert guess.stats.restarts == 2
+    assert float(lg.score(batch, guess).psnr) > 18
+
+
+def test_bn_matching_goes_on_and_says_so() -> None:
+    batch, model = lg.load_data("demo:cat?size=16&grey=true"), network()
     update = lg.Client(model, training=lg.LocalTraining(mode="train", lr=1e-2)).train(batch)
     seen = lg.ThreatModel.honest_but_curious(labels=True).observe(update, model, batch.spec)
     guess = lg.attack(seen, "bn-matching", budget=200, device="cpu")

@@ -78,7 +78,9 @@ def strip_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def refuse_nonfinite(tensors: Mapping[str, Tensor], what: str) -> None:
     """Raises UpdateError naming the first tensor that holds NaN or infinity."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum())):
+            continue  # NaN and infinity survive in a sum; a sum of finite numbers that overflows is looked at below
+        if not bool(torch.isfinite(tensor).all()):
             bad = int((~torch.isfinite(tensor)).sum())
             raise UpdateError(
                 f"Tensor {name!r} of the {what} holds {bad} value(s) that are NaN or infinite; expected finite numbers."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -14,6 +14,7 @@ from leakgauge.attacks.matching.priors import Context, GroupConsistency, Prior
 from leakgauge.attacks.matching.statistics import Statistics
 from leakgauge.attacks.matching.target import Target
 from leakgauge.core.callables import Loss
+from leakgauge.local.derivatives import lacks_derivative
 from leakgauge.local.network import Tensors
 from leakgauge.local.replay import Replayed, replay
 from leakgauge.randomness import rng
@@ -39,6 +40,7 @@ class Problem:
         gradient: weight of the distance between updates; 0 leaves it out.
         statistics: the BatchNorm term, or None.
         exact: no defence rewrote the update, so that its gradients have the rank they were computed with.
+        one_by_one: not empty once the network turned out to have an operation that cannot be batched over candidates.
     """
 
     target: Target
@@ -55,6 +57,7 @@ class Problem:
     gradient: float = 1.0
     statistics: Statistics | None = None
     exact: bool = True
+    one_by_one: list[bool] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def pixels(self) -> int:
@@ -121,8 +124,20 @@ class Problem:
             total = total + prior(inputs, self.context)
         return total
 
+    def values(self, points: Tensor) -> Tensor:
+        """Objectives (A,) of several candidates at once; one by one where the network has an operation without a batched form."""
+        if not self.one_by_one:
+            try:
+                found: Tensor = torch.func.vmap(lambda point: self.value(point, "func"))(points)
+                return found
+            except (RuntimeError, NotImplementedError) as error:
+                if not lacks_derivative(error):
+                    raise
+                self.one_by_one.append(True)
+        return torch.stack([self.value(point) for point in points])
+
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Objectives (A,) and gradients (A, D) of A candidates: torch.func.vmap where there are several."""
+        """Objectives (A,) and gradients (A, D) of A candidates."""
         values, slopes = [], []
         for part in torch.split(points, self.chunk):
             leaf = part.detach().clone().requires_grad_()
@@ -132,7 +147,7 @@ class Problem:
                     stretch = self.alone.stretch
                     found = self.value(leaf[0]).reshape(1)
                 else:
-                    found = torch.func.vmap(lambda point: self.value(point, "func"))(leaf)
+                    found = self.values(leaf)
                 if self.group is not None and len(points) > 1:
                     found = found + self.group.pull(leaf[:, : self.pixels].reshape(len(leaf), *self.shape))
                 (slope,) = torch.autograd.grad(found.sum() * stretch, leaf, allow_unused=True, materialize_grads=True)

@@ -93,29 +93,29 @@ def observation_of(
     if not sent or not before:
         what = "sent back" if before else "received"
         raise IntegrationError(f"The message of client {exchange.client or '?'} holds no array that was {what}.")
-    state = copy.deepcopy(model)
-    load_state(state, {**_own_buffers(state, before), **before}, "the model that the client received")
+    before = {**_own_buffers(model, before), **before}
     stated, assumed = training_from_config(exchange.config, training, gradient=exchange.kind == "gradient")
     if exchange.kind != "gradient":
-        stated, assumed = _from_counters(state, sent, exchange.kind, stated, assumed)
+        stated, assumed = _from_counters(model, before, sent, exchange.kind, stated, assumed)
     if exchange.num_examples is None:
         assumed = (*assumed, "num_examples")
     count = exchange.num_examples or 1
     stated = stated.for_examples(count)
-    parameters = dict(state.named_parameters())
-    withheld = [name for name in parameters if name not in sent]
+    withheld = [name for name, _ in model.named_parameters() if name not in sent]
     if exchange.kind == "weights":
         seen = pack(
-            state, before=before, after=sent, weights=dict(state.state_dict()), training=stated, spec=spec, loss=loss,
+            model, before=before, after=sent, training=stated, spec=spec, loss=loss,
             num_examples=count, withheld=withheld, batch_norm=batch_norm, defences=defences, model_name=model_name,
         )  # fmt: skip
     else:
+        state = copy.deepcopy(model)
+        load_state(state, before, "the model that the client received")
         buffers = dict(state.named_buffers()) if exchange.kind == "delta" else {}
         refuse_nonfinite(sent, "message")
         update = Update(
             tensors={name: tensor for name, tensor in sent.items() if name not in buffers},
             kind=exchange.kind,
-            buffers={name: buffers[name] + tensor.to(buffers[name].dtype) for name, tensor in sent.items() if name in buffers},
+            buffers={name: _after(buffers[name], before[name], sent[name]) for name in buffers if name in sent},
             loss=loss, training=stated, num_examples=count, defences=tuple(defences), withheld=tuple(withheld),
         )  # fmt: skip
         seen = ThreatModel.honest_but_curious(batch_norm=batch_norm).observe(update, state, spec, model_name=model_name)
@@ -147,16 +147,29 @@ def _own_buffers(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Te
     return {name: own[name] for name, _ in model.named_buffers() if name in own and name not in before}
 
 
+def _after(own: Tensor, before: Tensor, change: Tensor) -> Tensor:
+    """A buffer after training. A server that averages makes fractions of counters: the client loads one as a whole number, and
+    the engine takes its difference from the fraction."""
+    if own.is_floating_point():
+        return own + change.to(own.dtype)
+    return (before.double() + change.double()).round().to(own.dtype)
+
+
 def _from_counters(
-    model: nn.Module, sent: Mapping[str, Tensor], kind: str, training: LocalTraining, assumed: tuple[str, ...]
+    model: nn.Module,
+    before: Mapping[str, Tensor],
+    sent: Mapping[str, Tensor],
+    kind: str,
+    training: LocalTraining,
+    assumed: tuple[str, ...],
 ) -> tuple[LocalTraining, tuple[str, ...]]:
     """Mode and steps, where nobody stated them, as BatchNorm's counters tell."""
-    layers = batch_norm_layers(model)
     taken = set()
-    for name, layer in layers.items():
-        counter = sent.get(f"{name}.num_batches_tracked" if name else "num_batches_tracked")
-        if counter is not None and layer.num_batches_tracked is not None:
-            taken.add(int(counter) - (0 if kind == "delta" else int(layer.num_batches_tracked)))
+    for name in batch_norm_layers(model):
+        key = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
+        if key in sent and key in before:
+            after = float(sent[key]) + (float(before[key]) if kind == "delta" else 0.0)
+            taken.add(round(after) - int(before[key]))
     if len(taken) != 1:
         return training, assumed
     passes = taken.pop()
