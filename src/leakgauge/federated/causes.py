@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from leakgauge.core.observation import Observation
+from leakgauge.federated import causes_optimiser as optimiser
 from leakgauge.federated import causes_protocol as protocol
 from leakgauge.federated import causes_tensors as tensors
 from leakgauge.federated.trial import Hypothesis
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
+    Hypothesis("private noise", optimiser.private_noise),
     Hypothesis("mode", protocol.other_mode),
     Hypothesis("reduction", protocol.other_reduction),
     Hypothesis("factor", tensors.named_factor),
@@ -20,7 +22,13 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     Hypothesis("weights", protocol.other_weights),
     Hypothesis("inputs", protocol.other_inputs),
     Hypothesis("loss", protocol.other_loss),
+    Hypothesis("loss scale", optimiser.loss_scale),
+    Hypothesis("rounding in Adam", optimiser.rounding_in_adam),
     Hypothesis("optimiser", protocol.other_optimiser),
+    Hypothesis("AMSGrad", optimiser.amsgrad),
+    Hypothesis("epsilon", optimiser.other_epsilon),
+    Hypothesis("dampening", optimiser.dampened),
+    Hypothesis("weight decay of some", optimiser.decay_of_some),
     Hypothesis("order", protocol.other_order),
     Hypothesis("steps", protocol.other_steps),
     Hypothesis("weight decay of a gradient", protocol.decayed_gradient),
@@ -65,6 +73,7 @@ DROPOUT = (
     "dropout is active in train mode, so the update depends on draws that were not shared and cannot be recomputed; "
     "validate with dropout off"
 )
+NOTED = "no single cause found, but the recorder noted what the protocol cannot say: "
 NOTHING_FITS = "no single cause found; other weights or another batch are likely"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from leakgauge.core.callables import Loss
 from leakgauge.core.observation import Observation
 from leakgauge.core.training import LocalTraining
+from leakgauge.errors import UnsupportedError
 from leakgauge.local.network import Inputs, Network, cast
+from leakgauge.local.optimisers import Optimiser, optimiser_for
+from leakgauge.local.private import GradientNoise
 from leakgauge.local.replay import Order, draw_order, replay
 from leakgauge.randomness import derived_seed, rng
 
@@ -37,7 +40,10 @@ class Setting:
         loss: name or callable.
         training: the protocol.
         known: the mini-batches as the client took them, if the truth holds them; used by every setting that takes as many
-            steps of as many mini-batches.
+            steps of, at most, as many mini-batches.
+        example_clip: what DP-SGD clips each example's gradient to, or None.
+        noise: standard deviation of the noise that DP-SGD adds to their sum.
+        rule: the update rule.
     """
 
     model: nn.Module = field(repr=False)
@@ -47,6 +53,9 @@ class Setting:
     loss: Loss
     training: LocalTraining
     known: KnownOrder | None = None
+    example_clip: float | None = None
+    noise: float = 0.0
+    rule: Callable[[LocalTraining], Optimiser] = optimiser_for
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ def recompute(
         if best.residual > tolerance and not every and sample > 0:
             best, tried = _searched(setting, network, seen, tolerance, (best, chosen, tried))
         best = replace(best, orders=tried, every_order=every)
-    except (RuntimeError, ValueError, IndexError, KeyError):  # torch's words for 'this does not fit together'
+    except (RuntimeError, ValueError, IndexError, KeyError, UnsupportedError):  # how 'this does not fit together' is said
         return best
     return best
 
@@ -121,14 +130,14 @@ def mini_batch_orders(
 ) -> tuple[list[Order], bool]:
     """Mini-batch orders that the protocol allows, the order of the batch first; and whether these are all of them.
 
-    A known order is the only one, where it has the protocol's number of steps and mini-batches.
+    A known order is the only one, where it has the protocol's number of steps, and of mini-batches in the largest of them.
 
     Raises:
         ShapeError: if `drop_last` leaves no mini-batch.
     """
     natural = draw_order(training, count)
-    if known is not None and [len(step) for step in known] == [len(step) for step in natural]:
-        return [[[torch.tensor(rows) for rows in step] for step in known]], True
+    if known and len(known) == len(natural) and max(map(len, known)) == max(map(len, natural)):
+        return [[[torch.tensor(rows, dtype=torch.long) for rows in step] for step in known]], True
     size = min(training.batch_size or count, count)
     if not training.shuffle or size == count:
         return [natural], True
@@ -241,5 +250,8 @@ def _replayed(setting: Setting, network: Network, order: Order) -> Recomputed:
             buffers=cast(network.buffers(), dtype),
             trainable=setting.trained,
             graph="none",
+            example_clip=setting.example_clip,
+            noise=GradientNoise(setting.noise, rng(0, "validate", "noise")) if setting.noise else None,
+            optimiser=setting.rule(setting.training),
         )
     return Recomputed(found.tensors, found.buffers, math.inf, 1, True)

@@ -8,10 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from leakgauge.core.callables import Loss
 from leakgauge.core.observation import Observation
+from leakgauge.core.training import LocalTraining
 from leakgauge.errors import OptionError, ShapeError
 from leakgauge.federated.recompute import Recomputed, Setting, Tensors, recompute
 from leakgauge.local.network import Inputs
+from leakgauge.local.optimisers import Optimiser
 
 FEW_ORDERS = 40  # mini-batch orders up to which all are tried under each hypothesis; beyond, only the order of the batch
 
@@ -58,9 +61,11 @@ class Trial:
         model: nn.Module | None = None,
         inputs: Inputs | None = None,
         labels: Tensor | None = None,
-        loss: str | None = None,
+        loss: Loss | None = None,
+        rule: Callable[[LocalTraining], Optimiser] | None = None,
+        noise: float = 0.0,
     ) -> Recomputed | None:
-        """The update recomputed with `changes` to the protocol, or with another model, inputs, labels or loss.
+        """The update recomputed with `changes` to the protocol, or with another model, inputs, labels, loss, rule or noise.
 
         None where the changes make no valid protocol or the update cannot be computed.
         """
@@ -72,6 +77,8 @@ class Trial:
                 labels=self.setting.labels if labels is None else labels,
                 loss=self.setting.loss if loss is None else loss,
                 training=replace(self.setting.training, **(changes or {})),
+                rule=self.setting.rule if rule is None else rule,
+                noise=noise,
             )
             found = recompute(setting, self.seen, self.tolerance, FEW_ORDERS, sample=0)
         except (OptionError, ShapeError):

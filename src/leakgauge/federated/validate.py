@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from leakgauge.core.observation import Observation
-from leakgauge.federated.causes import DROPOUT, HYPOTHESES, NOTHING_FITS, has_dropout
+from leakgauge.federated.causes import DROPOUT, HYPOTHESES, NOTED, NOTHING_FITS, has_dropout
+from leakgauge.federated.causes_optimiser import declared_dp_sgd
 from leakgauge.federated.recompute import Recomputed, Setting, norm, recompute, residual
 from leakgauge.federated.trial import Trial
 from leakgauge.truth.batch import Batch
@@ -34,7 +36,8 @@ class Validation:
         tolerance: what rounding may leave, by dtype: 1e-5 for float32, 1e-10 for float64; more for a weight change that is
             small beside the weights it was subtracted from, for 16-bit arithmetic and mixed precision.
         cause: the likely cause in one sentence, '' if it agrees.
-        hypothesis: name of the cause in the table, '' if it agrees or none fits.
+        hypothesis: name of the cause in the table, '' if it agrees or none fits; 'noted' where none fits and the recorder of a
+            running system noted what the protocol cannot say.
         cause_residual: residual that is left under that cause; NaN where there is none.
         declared: whether the cause is a defence that the observation itself declares.
         tried: names of the hypotheses that were tested, in order.
@@ -70,19 +73,25 @@ def validate(seen: Observation, model: nn.Module, batch: Batch) -> Validation:
         The verdict; a mismatch is a result, not an error.
     """
     tolerance = tolerance_for(seen)
-    setting = Setting(seen.model, _trained(seen), batch.inputs, batch.labels, seen.loss, seen.training, batch.order)
+    private = declared_dp_sgd(seen)
+    setting = Setting(
+        seen.model, _trained(seen), batch.inputs, batch.labels, seen.loss, seen.training, batch.order,
+        example_clip=None if private is None else private.parameters["clip_norm"],
+    )  # fmt: skip
     base = recompute(setting, seen, tolerance)
-    per_tensor = _per_tensor(seen, base)
+    per_tensor = _per_tensor(seen, base.tensors)
     off_buffers = _buffers_residual(seen, base)
     within = base.residual <= tolerance and all(value <= PER_TENSOR * tolerance for value in per_tensor.values())
-    agrees = within and not off_buffers > PER_TENSOR * tolerance and len(batch) == seen.num_examples
+    sampled = private is not None and batch.order is not None and len(batch) < seen.num_examples  # a Poisson sample may miss some
+    counted = sampled or len(batch) == seen.num_examples
+    agrees = within and not off_buffers > PER_TENSOR * tolerance and counted
     note = _note(base)
     if agrees:
         return Validation(base.residual, per_tensor, off_buffers, True, tolerance, note=note)
     trial = Trial(seen, model, setting, base, tolerance)
     tried: list[str] = []
     best, best_name, best_sentence, declared = math.inf, "", "", False
-    if len(batch) != seen.num_examples:
+    if not counted:
         best_name = "count"
         best_sentence = f"the observation was made from {seen.num_examples} example(s), but the batch holds {len(batch)}"
         return Validation(base.residual, per_tensor, off_buffers, False, tolerance, _said(best_sentence), best_name, note=note)
@@ -92,10 +101,12 @@ def validate(seen: Observation, model: nn.Module, batch: Batch) -> Validation:
             "mode or momentum differs"
         )
         return Validation(base.residual, per_tensor, off_buffers, False, tolerance, _said(sentence), "buffers", note=note)
+    at_first = _misfit(seen, base.tensors, base.residual)
     for hypothesis in HYPOTHESES:
         tried.append(hypothesis.name)
         for candidate in hypothesis.candidates(trial):
             left = residual(seen.tensors, candidate.tensors) if candidate.left is None else candidate.left
+            left = _misfit(seen, candidate.tensors, left)
             if left < best:
                 best, best_name, best_sentence, declared = left, hypothesis.name, candidate.sentence, candidate.declared
             if left <= tolerance:
@@ -104,12 +115,14 @@ def validate(seen: Observation, model: nn.Module, batch: Batch) -> Validation:
             break
     if best > tolerance and has_dropout(seen):
         best, best_name, best_sentence = math.nan, "dropout", DROPOUT
-    elif best > max(tolerance, EXPLAINS * base.residual):
+    elif best > max(tolerance, EXPLAINS * at_first):
         best, best_name, best_sentence, declared = math.nan, "", NOTHING_FITS, False
         if not base.every_order:
             best_sentence += ", or an order of the mini-batches that was not tried"
+        if seen.provenance is not None and seen.provenance.notes:
+            best_name, best_sentence = "noted", NOTED + " ".join(seen.provenance.notes).rstrip(".")
     elif best > tolerance:
-        best_sentence += f" (this leaves a residual of {best:.1e} of {base.residual:.1e})"
+        best_sentence += f" (this leaves a residual of {best:.1e} of {at_first:.1e})"
     return Validation(
         residual=base.residual,
         per_tensor=per_tensor,
@@ -151,14 +164,21 @@ def _trained(seen: Observation) -> tuple[str, ...]:
     return tuple(name for name, parameter in parameters if name in seen.tensors or parameter.requires_grad)
 
 
-def _per_tensor(seen: Observation, base: Recomputed) -> dict[str, float]:
-    if not base.tensors:
+def _misfit(seen: Observation, tensors: Mapping[str, Tensor], left: float) -> float:
+    """The residual, or a hundredth of the worst tensor's where that is larger: both have to lie within the tolerance."""
+    if not tensors or left == 0.0:  # a cause that says itself how well it fits
+        return left
+    return max(left, max(_per_tensor(seen, tensors).values()) / PER_TENSOR)
+
+
+def _per_tensor(seen: Observation, found: Mapping[str, Tensor]) -> dict[str, float]:
+    if not found:
         return dict.fromkeys(seen.tensors, math.inf)
     floor = SMALL_TENSOR * norm(seen.tensors)
     values = {}
     for name, tensor in seen.tensors.items():
         size = max(norm({name: tensor}), floor)
-        gap = norm({name: base.tensors[name].double() - tensor.double()})
+        gap = norm({name: found[name].double() - tensor.double()})
         values[name] = gap / size if size else (0.0 if gap == 0 else math.inf)
     return {name: value if math.isfinite(value) else math.inf for name, value in values.items()}
 

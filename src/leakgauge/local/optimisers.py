@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -22,10 +22,20 @@ def clipped(gradients: Mapping[str, Tensor], norm: float) -> Tensors:
 
 
 class Optimiser(ABC):
-    """One update rule with its state; made fresh for each replay."""
+    """One update rule with its state; made fresh for each replay.
 
-    def __init__(self, training: LocalTraining) -> None:
+    Args:
+        training: the protocol.
+        decays: whether weight decay acts on a weight; on all of them by default.
+    """
+
+    def __init__(self, training: LocalTraining, decays: Callable[[Tensor], bool] | None = None) -> None:
         self.training = training
+        self.decays = decays
+
+    def decay(self, weight: Tensor) -> float:
+        """Weight decay of one weight."""
+        return self.training.weight_decay if self.decays is None or self.decays(weight) else 0.0
 
     @abstractmethod
     def step(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], lr: float) -> Tensors:
@@ -33,18 +43,23 @@ class Optimiser(ABC):
 
 
 class SGD(Optimiser):
-    """torch.optim.SGD without dampening."""
+    """torch.optim.SGD."""
 
-    def __init__(self, training: LocalTraining) -> None:
-        super().__init__(training)
+    def __init__(
+        self, training: LocalTraining, decays: Callable[[Tensor], bool] | None = None, *, dampening: float = 0.0
+    ) -> None:
+        super().__init__(training, decays)
+        self.dampening = dampening
         self.velocity: Tensors = {}
 
     def step(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], lr: float) -> Tensors:
         momentum, after = self.training.momentum, {}
         for name, weight in weights.items():
-            direction = gradients[name] + self.training.weight_decay * weight if self.training.weight_decay else gradients[name]
+            decay = self.decay(weight)
+            direction = gradients[name] + decay * weight if decay else gradients[name]
             if momentum:
-                velocity = momentum * self.velocity[name] + direction if name in self.velocity else direction
+                fresh = direction if self.dampening == 0 else (1 - self.dampening) * direction
+                velocity = momentum * self.velocity[name] + fresh if name in self.velocity else direction
                 self.velocity[name] = velocity
                 direction = direction + momentum * velocity if self.training.nesterov else velocity
             after[name] = weight - lr * direction
@@ -52,20 +67,29 @@ class SGD(Optimiser):
 
 
 class Adam(Optimiser):
-    """torch.optim.Adam, and AdamW where the protocol says so (no amsgrad)."""
+    """torch.optim.Adam, and AdamW where the protocol says so."""
 
-    def __init__(self, training: LocalTraining) -> None:
-        super().__init__(training)
+    def __init__(
+        self,
+        training: LocalTraining,
+        decays: Callable[[Tensor], bool] | None = None,
+        *,
+        epsilon: float = EPSILON,
+        amsgrad: bool = False,
+    ) -> None:
+        super().__init__(training, decays)
+        self.epsilon, self.amsgrad = epsilon, amsgrad
         self.first: Tensors = {}
         self.second: Tensors = {}
+        self.largest: Tensors = {}
         self.count = 0
 
     def step(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], lr: float) -> Tensors:
         self.count += 1
         beta1, beta2 = self.training.betas
-        decay, after = self.training.weight_decay, {}
+        after = {}
         for name, weight in weights.items():
-            slope = gradients[name]
+            slope, decay = gradients[name], self.decay(weight)
             kept = weight
             if decay and self.training.optimiser == "adamw":
                 kept = weight * (1 - lr * decay)
@@ -74,8 +98,11 @@ class Adam(Optimiser):
             zero = torch.zeros_like(slope)
             self.first[name] = beta1 * self.first.get(name, zero) + (1 - beta1) * slope
             self.second[name] = beta2 * self.second.get(name, zero) + (1 - beta2) * slope.square()
-            root = _root(self.second[name]) / (1 - beta2**self.count) ** 0.5
-            after[name] = kept - lr / (1 - beta1**self.count) * self.first[name] / (root + EPSILON)
+            second = self.second[name]
+            if self.amsgrad:
+                second = self.largest[name] = torch.maximum(self.largest.get(name, second), second)
+            root = _root(second) / (1 - beta2**self.count) ** 0.5
+            after[name] = kept - lr / (1 - beta1**self.count) * self.first[name] / (root + self.epsilon)
         return after
 
 

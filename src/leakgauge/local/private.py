@@ -101,6 +101,8 @@ def clipped_sum(
             return _example_loss(loss, output, target.unsqueeze(0), training)
 
     chosen = {name: parameters[name] for name in trainable}
+    if len(targets) == 0:  # a Poisson sample may be empty
+        return {name: torch.zeros_like(tensor) for name, tensor in chosen.items()}, next(iter(chosen.values())).new_zeros(())
     each = torch.func.vmap(torch.func.grad_and_value(value), in_dims=(None, 0, 0), randomness="different")
     chunk = max(1, NUMBERS // max(1, sum(tensor.numel() for tensor in chosen.values())))
     total: Tensors = {}

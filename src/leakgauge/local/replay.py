@@ -14,7 +14,7 @@ from leakgauge.core.training import LocalTraining
 from leakgauge.errors import OptionError, ShapeError
 from leakgauge.local.losses import loss_value
 from leakgauge.local.network import Inputs, Network, Tensors
-from leakgauge.local.optimisers import clipped, optimiser_for
+from leakgauge.local.optimisers import Optimiser, clipped, optimiser_for
 from leakgauge.local.private import GradientNoise, clipped_sum, refuse_mixing
 
 Graph = Literal["autograd", "func", "none"]
@@ -83,6 +83,7 @@ def replay(
     graph: Graph = "autograd",
     example_clip: float | None = None,
     noise: GradientNoise | None = None,
+    optimiser: Optimiser | None = None,
 ) -> Replayed:
     """Repeats local training from the received model; differentiable in `inputs`, `targets` and `parameters`.
 
@@ -104,6 +105,7 @@ def replay(
         example_clip: largest 2-norm of one example's gradient (DP-SGD), or None. The clipped gradients are added up and, for
             reduction 'mean', divided by the nominal mini-batch size, also where the last mini-batch is short.
         noise: what DP-SGD adds to that sum, once for each optimiser step; a client's own, no attack has it.
+        optimiser: a fresh update rule instead of the protocol's.
 
     Raises:
         OptionError: for noise without a clip, or a clip that is not positive.
@@ -120,7 +122,7 @@ def replay(
     state = dict(network.buffers() if buffers is None else buffers)
     order = draw_order(training, len(targets)) if order is None else order
     trainable = network.trainable() if trainable is None else trainable
-    optimiser = optimiser_for(training)
+    optimiser = optimiser_for(training) if optimiser is None else optimiser
     weights, losses = dict(start), []
     for index, batches in enumerate(order):
         total: Tensors = {}

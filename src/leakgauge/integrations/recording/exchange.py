@@ -121,7 +121,9 @@ def observation_of(
             buffers={name: _after(buffers[name], before[name], sent[name]) for name in buffers if name in sent},
             loss=loss, training=stated, num_examples=count, defences=tuple(defences), withheld=tuple(withheld),
         )  # fmt: skip
-        seen = ThreatModel.honest_but_curious(batch_norm=batch_norm).observe(update, state, spec, model_name=model_name)
+        seen = ThreatModel.honest_but_curious(batch_norm=batch_norm).observe(
+            update, state, spec, model_name=model_name, give_away=True
+        )
     provenance = Provenance(
         engine=exchange.engine, side=exchange.side, round=exchange.round, client=exchange.client, run=exchange.run,
         assumed=assumed, notes=notes, digests={name: array_digest(tensor) for name, tensor in sent.items()},

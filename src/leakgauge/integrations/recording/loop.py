@@ -175,7 +175,7 @@ class LoopRecorder:
 
     def _notes(self, watch: Watch, dtypes: list[str]) -> list[str]:
         notes = []
-        if self.num_examples and watch.examples and self.num_examples != watch.examples:
+        if self.num_examples and watch.examples not in (0, self.num_examples) and not watch.private:
             notes.append(
                 f"{watch.examples} distinct examples were seen, and {self.num_examples} were stated (augmentation, or rows that "
                 "are equal)."
