@@ -102,7 +102,7 @@ if TYPE_CHECKING:
     from leakgauge.federated.records import Message as Message
     from leakgauge.federated.records import Round as Round
     from leakgauge.federated.topology import Topology as Topology
-    from leakgauge.federated.validate import validate as validate
+    from leakgauge.federated.validation.validate import validate as validate
     from leakgauge.integrations.recording.exchange import Exchange as Exchange
     from leakgauge.integrations.recording.loop import record as record
     from leakgauge.integrations.recording.recorder import Recorded as Recorded
@@ -207,7 +207,7 @@ _WHERE = {
     "rng": "leakgauge.randomness",
     "score": "leakgauge.measures.score",
     "security": "leakgauge.analysis.security",
-    "validate": "leakgauge.federated.validate",
+    "validate": "leakgauge.federated.validation.validate",
 }
 
 __all__ = [

@@ -11,7 +11,7 @@ from torch import nn
 from leakgauge.core import ImageSpec, LocalTraining, ThreatModel
 from leakgauge.core.update import Update
 from leakgauge.errors import ShapeError
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.validate import validate
 from leakgauge.randomness import rng
 from leakgauge.truth import Batch
 

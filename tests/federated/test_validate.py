@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from leakgauge.core import ImageSpec, LocalTraining, Observation, ThreatModel, Update
 from leakgauge.core.pack import pack
 from leakgauge.defences import GaussianNoise, HalfPrecision, LaplacianNoise, Prune
-from leakgauge.federated.causes import HYPOTHESES
 from leakgauge.federated.client import Client
-from leakgauge.federated.recompute import mini_batch_orders
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.causes import HYPOTHESES
+from leakgauge.federated.validation.recompute import mini_batch_orders
+from leakgauge.federated.validation.validate import validate
 from leakgauge.randomness import rng
 from leakgauge.truth import Batch
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from leakgauge.core import ImageSpec, Observation
-from leakgauge.federated.validate import Validation, validate
+from leakgauge.federated.validation.validate import Validation, validate
 from leakgauge.integrations.recording.loop import LoopRecorder, record
 from leakgauge.randomness import rng
 from leakgauge.truth import Batch

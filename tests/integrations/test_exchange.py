@@ -12,7 +12,7 @@ from exchanges import LR, SPEC, exchange, network, private
 from leakgauge.core.observation import Observation
 from leakgauge.core.training import LocalTraining
 from leakgauge.errors import IntegrationError, ModelError, UpdateError
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.validate import validate
 from leakgauge.integrations.recording.exchange import observation_of
 from leakgauge.integrations.recording.protocol import DECISIVE, training_from_config
 

@@ -26,7 +26,7 @@ from flwr.clientapp import ClientApp
 
 import leakgauge as lg
 from leakgauge.errors import IntegrationError, OptionError
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.validate import validate
 from leakgauge.integrations.flower import (
     Payload,
     RecordingGrid,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import leakgauge as lg
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.validate import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "examples" / "flower_app"

@@ -19,7 +19,7 @@ from leakgauge.core import LocalTraining, Observation
 from leakgauge.defences import Clip
 from leakgauge.errors import IntegrationError, OptionError
 from leakgauge.federated.client import Client
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.validate import validate
 from leakgauge.integrations.recording.loop import record
 from leakgauge.integrations.recording.protocol import training_of, unsaid_of
 from leakgauge.truth import Batch

@@ -17,7 +17,7 @@ from nvflare_client import hand_over, same, task
 from leakgauge.core.observation import Observation
 from leakgauge.core.provenance import array_digest
 from leakgauge.errors import IntegrationError, OptionError
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.validate import validate
 from leakgauge.integrations.nvflare import RecordUpdate, record
 from leakgauge.integrations.recording.log import read_log
 from leakgauge.truth import Batch

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from leakgauge.core.observation import Observation
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.validate import validate
 from leakgauge.integrations.recording.log import read_log
 from leakgauge.models import load_model
 from leakgauge.truth import Batch

@@ -17,8 +17,8 @@ from leakgauge.defences import DPSGD
 from leakgauge.defences.accounting import epsilon
 from leakgauge.errors import IntegrationError, UnsupportedError
 from leakgauge.federated.client import Client
-from leakgauge.federated.recompute import residual
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.recompute import residual
+from leakgauge.federated.validation.validate import validate
 from leakgauge.integrations.opacus import OpacusClient, dp_sgd_of
 from leakgauge.integrations.recording.loop import LoopRecorder, record
 from leakgauge.truth import Batch

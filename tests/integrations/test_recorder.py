@@ -15,7 +15,7 @@ from leakgauge.audit.guard.guard import Guard
 from leakgauge.audit.guard.probe import Probe
 from leakgauge.core.observation import Observation
 from leakgauge.errors import IntegrationError, OptionError
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.validate import validate
 from leakgauge.integrations.recording.log import read_log
 from leakgauge.integrations.recording.recorder import Recorder
 from leakgauge.truth import Batch

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from leakgauge.core import Observation
-from leakgauge.federated.validate import validate
+from leakgauge.federated.validation.validate import validate
 from leakgauge.randomness import rng
 from leakgauge.truth import Batch
 

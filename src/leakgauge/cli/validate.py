@@ -10,7 +10,7 @@ from leakgauge.cli.options import Classes, Json, ModelOption, ModelSeed, Weights
 
 if TYPE_CHECKING:
     from leakgauge.core.observation import Observation
-    from leakgauge.federated.validate import Validation
+    from leakgauge.federated.validation.validate import Validation
 
 STRUCTURE = (
     "Structure only: the file is whole, its tensors fit the model in name and shape and are finite, and its weights are those "
@@ -30,7 +30,7 @@ def validate_command(
     """Recompute the update, and print the residual per tensor and the likely cause of a mismatch."""
     from leakgauge.cli.console import print_json, say
     from leakgauge.cli.networks import load_weights, observation_and_model
-    from leakgauge.federated.validate import validate
+    from leakgauge.federated.validation.validate import validate
     from leakgauge.truth import Batch
 
     use_threads()

@@ -5,7 +5,7 @@ from leakgauge.federated.federation import Federation
 from leakgauge.federated.member import Member
 from leakgauge.federated.records import Dropped, FederationProgress, Message, Round
 from leakgauge.federated.topology import Topology
-from leakgauge.federated.validate import Validation, validate
+from leakgauge.federated.validation.validate import Validation, validate
 
 __all__ = [
     "Client",

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from leakgauge.federated.recompute import Tensors, norm, residual
-from leakgauge.federated.trial import Candidate, Trial
+from leakgauge.federated.validation.recompute import Tensors, norm, residual
+from leakgauge.federated.validation.trial import Candidate, Trial
 
 FEWEST_FOR_NOISE = 64  # numbers from which noise is told from other differences
 

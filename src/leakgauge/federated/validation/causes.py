@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from leakgauge.core.observation import Observation
-from leakgauge.federated import causes_optimiser as optimiser
-from leakgauge.federated import causes_protocol as protocol
-from leakgauge.federated import causes_tensors as tensors
-from leakgauge.federated.trial import Hypothesis
+from leakgauge.federated.validation import causes_optimiser as optimiser
+from leakgauge.federated.validation import causes_protocol as protocol
+from leakgauge.federated.validation import causes_tensors as tensors
+from leakgauge.federated.validation.trial import Hypothesis
 
 HYPOTHESES: tuple[Hypothesis, ...] = (
     Hypothesis("private noise", optimiser.private_noise),

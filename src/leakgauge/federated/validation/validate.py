@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from leakgauge.core.observation import Observation
-from leakgauge.federated.causes import DROPOUT, HYPOTHESES, NOTED, NOTHING_FITS, has_dropout
-from leakgauge.federated.causes_optimiser import declared_dp_sgd
-from leakgauge.federated.recompute import Recomputed, Setting, norm, recompute, residual
-from leakgauge.federated.trial import Trial
+from leakgauge.federated.validation.causes import DROPOUT, HYPOTHESES, NOTED, NOTHING_FITS, has_dropout
+from leakgauge.federated.validation.causes_optimiser import declared_dp_sgd
+from leakgauge.federated.validation.recompute import Recomputed, Setting, norm, recompute, residual
+from leakgauge.federated.validation.trial import Trial
 from leakgauge.truth.batch import Batch
 
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-2, "bfloat16": 5e-2}

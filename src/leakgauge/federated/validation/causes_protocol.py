@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from leakgauge.core.callables import LOSSES
 from leakgauge.core.files import load_state, state_hash
 from leakgauge.errors import InputError
-from leakgauge.federated.causes_tensors import dot, scaled
-from leakgauge.federated.recompute import Recomputed, Tensors, residual
-from leakgauge.federated.trial import Candidate, Trial
+from leakgauge.federated.validation.causes_tensors import dot, scaled
+from leakgauge.federated.validation.recompute import Recomputed, Tensors, residual
+from leakgauge.federated.validation.trial import Candidate, Trial
 
 NORMALISING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.modules.instancenorm._InstanceNorm)
 REFINEMENTS = 4

@@ -12,7 +12,7 @@ from leakgauge.core.callables import Loss
 from leakgauge.core.observation import Observation
 from leakgauge.core.training import LocalTraining
 from leakgauge.errors import OptionError, ShapeError
-from leakgauge.federated.recompute import Recomputed, Setting, Tensors, recompute
+from leakgauge.federated.validation.recompute import Recomputed, Setting, Tensors, recompute
 from leakgauge.local.network import Inputs
 from leakgauge.local.optimisers import Optimiser
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from leakgauge.core.observation import Observation
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord
-from leakgauge.federated.recompute import Recomputed, norm, residual
-from leakgauge.federated.trial import Candidate, Trial
+from leakgauge.federated.validation.recompute import Recomputed, norm, residual
+from leakgauge.federated.validation.trial import Candidate, Trial
 from leakgauge.local.losses import loss_value
 from leakgauge.local.optimisers import EPSILON, SGD, Adam, Optimiser, optimiser_for
 
