@@ -71,6 +71,15 @@ def test_an_attack_that_does_not_apply_is_a_line_and_no_end(leakgauge, recording
     assert len(run.json["recordings"]) == 4
 
 
+def test_a_recording_that_cannot_be_read_is_named_at_the_end_and_the_others_are_done(leakgauge, recordings, tmp_path):
+    broken = recordings / "round-0001-client-north.safetensors"
+    broken.write_bytes(broken.read_bytes()[:200])
+    run = leakgauge("attack", recordings, "--model", MODEL, "--with", "linear-layer", "--out", tmp_path / "out", "--json")
+    assert run.code == 2
+    assert len(run.json["recordings"]) == 3
+    assert run.err.strip().startswith("1 of 4 recordings cannot be attacked; the first is round-0001-client-north.safetensors")
+
+
 def test_a_folder_without_observations_and_a_truth_that_is_no_folder_are_one_sentence(leakgauge, recordings, tmp_path):
     (tmp_path / "empty").mkdir()
     run = leakgauge("attack", tmp_path / "empty", "--model", MODEL, "--with", "linear-layer", "--out", tmp_path / "out")

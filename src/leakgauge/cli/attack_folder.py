@@ -28,7 +28,7 @@ def attack_recordings(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Attacks every observation below `source`; an interruption keeps what is done.
+    """Attacks every observation below `source`; an interruption, or a file that cannot be read, keeps what is done.
 
     Args:
         source: folder of recordings.
@@ -36,6 +36,9 @@ def attack_recordings(
             folder here.
         folder: where records and `leakage.json` go.
         play: runs the attack with its options on one observation.
+
+    Raises:
+        DataError: at the end, if some recordings could not be read or do not fit the model; the others are done.
     """
     from leakgauge.audit.case import attack_call
     from leakgauge.audit.folder import save_record
@@ -44,7 +47,8 @@ def attack_recordings(
     from leakgauge.audit.recordings import find_recordings, leakage_of, mean_of_others, save_leakage, titled
     from leakgauge.cli.console import remark
     from leakgauge.cli.networks import observation_and_model, state_in_words
-    from leakgauge.errors import DataError, KnowledgeError, UnsupportedError
+    from leakgauge.core.files import client_of
+    from leakgauge.errors import DataError, KnowledgeError, LeakgaugeError, UnsupportedError
     from leakgauge.truth import Batch
 
     if truth is not None and not Path(truth).is_dir():
@@ -52,15 +56,18 @@ def attack_recordings(
     name, options = attack_call(text)
     found = find_recordings(source, truth)
     batches = {entry.path.name: Batch.load(entry.truth) for entry in found if entry.truth is not None}
-    whose: dict[str, str] = {}
+    whose = {entry.path.name: client_of(entry.path) or entry.path.name for entry in found if entry.truth is not None}
     lines: list[Leakage] = []
-    opened = [observation_and_model(str(entry.path), model, weights=weights, classes=classes, seed=model_seed) for entry in found]
-    for entry, (seen, _) in zip(found, opened, strict=True):
-        whose[entry.path.name] = seen.provenance.client if seen.provenance else entry.path.name
+    unread: list[str] = []
     stopped = False
-    for place, (entry, (seen, fresh)) in enumerate(zip(found, opened, strict=True), start=1):
+    for place, entry in enumerate(found, start=1):
         if not as_json:
             remark(f"{place} of {len(found)}: {entry.path.name}")
+        try:
+            seen, fresh = observation_and_model(str(entry.path), model, weights=weights, classes=classes, seed=model_seed)
+        except LeakgaugeError as error:
+            unread.append(f"{entry.path.name}: {error}")
+            continue
         try:
             guess = play(seen, with_picture(options, seen.spec))
         except (UnsupportedError, KnowledgeError) as reason:
@@ -88,6 +95,8 @@ def attack_recordings(
         lines.append(leakage_of(seen, record, entry.path, prior))
         save_leakage(lines, text, folder)
     _tell(lines, text, folder, len(found), stopped, as_json)
+    if unread:
+        raise DataError(f"{len(unread)} of {len(found)} recordings cannot be attacked; the first is {unread[0]}")
 
 
 def _tell(lines: list[Leakage], text: str, folder: Path, planned: int, stopped: bool, as_json: bool) -> None:

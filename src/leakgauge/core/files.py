@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -265,8 +266,23 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
     model.load_state_dict(dict(state))
 
 
+def client_of(path: str | Path) -> str:
+    """The client that a recording's provenance names, read without its tensors; '' where it names none.
+
+    Raises:
+        UpdateError: if the file is missing, broken or no observation.
+    """
+    with _safetensors(Path(path)) as file:
+        manifest = _manifest(Path(path), dict(file.metadata() or {}))
+    return str((manifest.get("provenance") or {}).get("client", ""))
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     metadata, tensors = _open(path)
+    return _manifest(path, metadata), tensors
+
+
+def _manifest(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         manifest = json.loads(metadata.get(KEY, "null"))
     except json.JSONDecodeError as error:
@@ -278,7 +294,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     if manifest.get("format") != FORMAT:
         raise UpdateError(f"{path} has observation format {manifest.get('format')!r}; this version reads format {FORMAT}.")
-    return manifest, tensors
+    return manifest
 
 
 def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -294,9 +310,15 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             f"{path} is a pickle or torch file, not a safetensors file; leakgauge never unpickles what it is given. "
             "Use `leakgauge pack` for files of plain weights."
         )
+    with _safetensors(path) as file:
+        return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(str(path), framework="pt") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise UpdateError(f"{path} cannot be read as safetensors; it is truncated or of another format ({error}).") from error
 
