@@ -14,8 +14,8 @@ from small_network import SPEC, network
 from torch import Tensor, nn
 
 from leakgauge.core import LocalTraining
-from leakgauge.core.files import read_state
 from leakgauge.core.pack import pack, read_source
+from leakgauge.core.state_files import read_state
 from leakgauge.errors import UpdateError
 
 State = dict[str, Tensor]

@@ -18,7 +18,8 @@ from small_network import SPEC, client_update, network, observed
 from torch import Tensor, nn
 
 from leakgauge.core import ImageSpec, LocalTraining, Observation, ThreatModel, Update
-from leakgauge.core.files import KEY, read_state, state_hash
+from leakgauge.core.files import KEY
+from leakgauge.core.state_files import read_state, state_hash
 from leakgauge.core.update import strip_wrappers
 from leakgauge.errors import ModelError, OptionError, ShapeError, UpdateError
 from leakgauge.randomness import rng

@@ -114,14 +114,14 @@ def check_labels(batch: Batch, outputs: int, loss: str, name: str) -> None:
 def load_weights(model: nn.Module, weights: str | None) -> None:
     """Loads a state dict into the network, in place, where one is given."""
     if weights is not None:
-        from leakgauge.core.files import load_state, read_state
+        from leakgauge.core.state_files import load_state, read_state
 
         load_state(model, read_state(weights), weights)
 
 
 def state_in_words(name: str, model: nn.Module, seen_model: nn.Module, given: str | None) -> str:
     """'untrained' where the weights are those a named network starts with, else 'as given'."""
-    from leakgauge.core.files import state_hash
+    from leakgauge.core.state_files import state_hash
     from leakgauge.models import ModelName
 
     if given:

@@ -37,10 +37,10 @@ def pack_command(
     from leakgauge.cli.console import print_json, say
     from leakgauge.cli.networks import fitted_model
     from leakgauge.cli.places import output_file
-    from leakgauge.core.files import read_state
     from leakgauge.core.pack import pack
     from leakgauge.core.protocol_file import Protocol, protocol_from_toml
     from leakgauge.core.spec import ImageSpec
+    from leakgauge.core.state_files import read_state
     from leakgauge.core.training import LocalTraining
     from leakgauge.errors import OptionError
 

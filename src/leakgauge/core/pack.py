@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from leakgauge.core.callables import Loss
 from leakgauge.core.engine_files import numbered, tensor_of
-from leakgauge.core.files import load_state, read_state
 from leakgauge.core.observation import Observation, check_names
 from leakgauge.core.spec import ImageSpec
+from leakgauge.core.state_files import load_state, read_state
 from leakgauge.core.threat import ThreatModel
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord, Update, refuse_nonfinite, strip_wrappers

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from leakgauge.core.callables import LOSSES
-from leakgauge.core.files import load_state, state_hash
+from leakgauge.core.state_files import load_state, state_hash
 from leakgauge.errors import InputError
 from leakgauge.federated.validation.causes_tensors import dot, scaled
 from leakgauge.federated.validation.recompute import Recomputed, Tensors, residual

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from leakgauge.core.batch_statistics import batch_norm_layers
 from leakgauge.core.callables import Loss
-from leakgauge.core.files import load_state
 from leakgauge.core.observation import Observation
 from leakgauge.core.pack import pack
 from leakgauge.core.provenance import Provenance, array_digest
 from leakgauge.core.spec import ImageSpec
+from leakgauge.core.state_files import load_state
 from leakgauge.core.threat import ThreatModel
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord, Update, refuse_nonfinite, strip_wrappers
