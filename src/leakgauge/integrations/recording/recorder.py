@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,15 +19,14 @@ from leakgauge.core.observation import Observation
 from leakgauge.core.spec import ImageSpec
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord
-from leakgauge.errors import DataError, IntegrationError, OptionError
+from leakgauge.errors import IntegrationError, OptionError
 from leakgauge.integrations.recording.exchange import Exchange, observation_of
+from leakgauge.integrations.recording.folder import free_name, write_observation, write_truth
 from leakgauge.integrations.recording.log import Log
 from leakgauge.models import load_model
 from leakgauge.randomness import beside
 
 ON_ERROR = ("continue", "stop")
-TRUTH = "truth"
-MODEL_FILE = "MODEL"
 
 
 @dataclass(frozen=True)
@@ -145,15 +143,15 @@ class Recorder:
                 **about, **decision.to_json(),
             )  # fmt: skip
         if seen is not None:
-            name = self._name(exchange)
+            name = free_name(self.folder, exchange)
             try:
-                path = self._write(seen, name)
+                path = write_observation(self.folder, name, seen, self.model_name)
                 self.recorded += 1
             except Exception as error:  # noqa: BLE001
                 errors.append(self._failed("the observation cannot be written", error, whose, about))
             if self.keep_truth and private is not None:
                 try:
-                    self._write_truth(private, name)
+                    write_truth(self.folder, name, private.batch)
                 except Exception as error:  # noqa: BLE001
                     errors.append(self._failed("the truth cannot be written", error, whose, about))
         seconds = time.perf_counter() - start
@@ -230,38 +228,6 @@ class Recorder:
 
     def __getstate__(self) -> Mapping[str, Any]:
         return {**self.__dict__, "_worker": None, "_running": []}
-
-    def _write(self, seen: Observation, name: str) -> Path:
-        path = self.folder / f"{name}.safetensors"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if self.model_name and not (self.folder / MODEL_FILE).is_file():
-            (self.folder / MODEL_FILE).write_text(self.model_name + "\n", encoding="utf-8")
-        part = path.with_suffix(".part")
-        try:
-            seen.save(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
-
-    def _write_truth(self, private: Private, name: str) -> None:
-        path = self.folder / TRUTH / f"{name}.{TRUTH}.safetensors"
-        part = path.with_suffix(".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            private.batch.save(part)
-            part.replace(path)
-        except Exception as error:
-            part.unlink(missing_ok=True)
-            raise DataError(f"The truth cannot be written to {path} ({error}).") from error
-
-    def _name(self, exchange: Exchange) -> str:
-        client = re.sub(r"[^A-Za-z0-9_-]+", "-", exchange.client).strip("-") or "unnamed"
-        stem = f"round-{exchange.round or 0:04d}-client-{client}"
-        name, again = stem, 2
-        while (self.folder / f"{name}.safetensors").exists():
-            name, again = f"{stem}-{again}", again + 1
-        return name
 
     def _failed(self, what: str, error: Exception, whose: str, about: Mapping[str, Any]) -> str:
         said = " ".join(str(error).split()) or type(error).__name__
