@@ -4,8 +4,8 @@
     Flower      an ArrayRecord or RecordDict as protobuf bytes (the message API's own form); needs no Flower to be read
     a folder    `model.safetensors`, or shards with an index, as Hugging Face's save_pretrained writes
 
-Torch files and safetensors are read by `core.state_files.read_state`, which sends the others here. Values stay as they are, bit by
-bit.
+Torch files and safetensors are read by `core.state_files.read_state`, which sends the others here. Values stay as
+they are, bit by bit.
 """
 
 from __future__ import annotations
