@@ -6,12 +6,16 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from leakgauge.randomness import rng
 
 Rows = dict[str, Tensor]
 LABELS = "labels"  # the keyword under which Hugging Face models take them
@@ -82,7 +86,7 @@ class Watch:
     parameters: dict[str, nn.Parameter] = field(default_factory=dict)
     _acting: list[tuple[str, nn.Module]] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
-    _numbers: dict[tuple[int, int], int] = field(default_factory=dict)
+    _numbers: dict[tuple[tuple[int, ...], int], int] = field(default_factory=dict)
     _versions: dict[int, int] = field(default_factory=dict)
     _changed: float | None = None
     _waiting: Tensor | None = None
@@ -197,7 +201,7 @@ class Watch:
 
     def _numbered(self, tensors: Rows) -> tuple[int, ...]:
         """Each row's number; the second of two equal rows in one mini-batch counts as another example."""
-        counted: Counter[int] = Counter()
+        counted: Counter[tuple[int, ...]] = Counter()
         numbers = []
         for place, hashed in enumerate(_row_hashes(tensors)):
             counted[hashed] += 1
@@ -220,13 +224,27 @@ def _examples(names: list[str], arguments: tuple[Any, ...], keywords: Mapping[st
     return {name: tensor for name, tensor in tensors.items() if len(tensor) == count}
 
 
-def _row_hashes(tensors: Rows) -> list[int]:
-    """Python's own hash of each row's bytes: 64 bits, keyed anew in each process, so that it says nothing outside it."""
+def _row_hashes(tensors: Rows) -> list[tuple[int, ...]]:
+    """64 bits for each tensor's part of a row: its bytes as whole numbers, times fixed odd numbers, summed modulo 2^64.
+
+    Rows that differ in one number always differ in it; others collide once in 2^64.
+    """
     count = len(next(iter(tensors.values()))) if tensors else 0
     if count == 0:
         return []
-    flat = [tensor.detach().cpu().contiguous().reshape(count, -1).view(torch.uint8).numpy() for tensor in tensors.values()]
-    return [hash(tuple(rows[place].tobytes() for rows in flat)) for place in range(count)]
+    columns = []
+    for tensor in tensors.values():
+        rows = tensor.detach().cpu().contiguous().reshape(count, -1).view(torch.uint8).numpy()
+        rest = -rows.shape[1] % 8
+        words = (np.pad(rows, ((0, 0), (0, rest))) if rest else np.ascontiguousarray(rows)).view(np.uint64)
+        columns.append((words @ _factors(words.shape[1])).tolist())
+    return list(zip(*columns, strict=True))
+
+
+@lru_cache(maxsize=16)
+def _factors(count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    draws = torch.randint(-(2**63), 2**63 - 1, (count,), generator=rng(0, "rows of examples")).numpy()
+    return draws.view(np.uint64) | np.uint64(1)
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
