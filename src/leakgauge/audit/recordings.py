@@ -45,6 +45,7 @@ class Leakage:
         outcome: name of the Outcome.
         explains: whether a reconstruction explains the update to rounding.
         certified: reconstructions that are certified without the truth.
+        residual: relative distance between the recorded update and the one recomputed from the reconstruction.
         examples: in the client's batch.
         verdict: 'rebuilt', 'partly', 'not found' for the example that came out best; '' without a truth.
         psnr, ssim, rdlv: of the example that came out best.
@@ -57,6 +58,7 @@ class Leakage:
     outcome: str
     explains: bool
     certified: int
+    residual: float
     examples: int
     verdict: str
     psnr: float
@@ -120,6 +122,7 @@ def leakage_of(seen: Observation, record: Record, path: Path, prior: Tensor | No
         outcome=record.outcome,
         explains=record.explains,
         certified=record.certified,
+        residual=record.residual,
         examples=seen.num_examples,
         verdict="",
         psnr=math.nan,

@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+UNSCORED = (
+    "no truth was given: what the attack itself can say. Off by: relative distance between the recorded update and the one "
+    "recomputed from the reconstruction"
+)
+
+
 def leakage_table(lines: Sequence[Leakage]) -> Table:
     """Clients as rows, rounds as columns; in each field the example that leaked most."""
     scored = any(line.verdict for line in lines)
     meaning = "PSNR, SSIM and RDLV (where a prior is known) of the example that leaked most"
-    table = framed("Leakage per round and client", meaning if scored else "no truth was given: what the attack itself can say")
+    table = framed("Leakage per round and client", meaning if scored else UNSCORED)
     rounds = sorted({line.round for line in lines}, key=lambda number: (number is None, number or 0))
     table.add_column("client", overflow="fold")
     for number in rounds:
@@ -38,7 +44,8 @@ def _field(line: Leakage) -> Text:
     if not line.verdict:
         certified = f"{line.certified} certified" if line.certified else ("explains it" if line.explains else "")
         words = line.outcome.lower().replace("_", " ")
-        return Text(", ".join(filter(None, (words, certified))))
+        away = "" if math.isnan(line.residual) else f"off by {line.residual:.1e}"
+        return Text(", ".join(filter(None, (words, certified, away))))
     values = [line.verdict, decibels(line.psnr)]
     values += [] if math.isnan(line.ssim) else [f"SSIM {line.ssim:.2f}"]
     values += [] if math.isnan(line.rdlv) else [f"RDLV {line.rdlv:.2f}"]
