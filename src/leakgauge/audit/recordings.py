@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakgauge.audit.record import Record, Series, finite, verdict_of
+from leakgauge.audit.record import Record, finite, verdict_of
 from leakgauge.core.observation import Observation
 from leakgauge.errors import DataError
 from leakgauge.measures.rdlv import rdlv
@@ -94,15 +94,10 @@ def find_recordings(folder: str | Path, truths: str | Path | None = None) -> lis
     return [Recording(path, known.get(path.name.removesuffix(".safetensors"))) for path in found]
 
 
-def titled(seen: Observation, path: Path, attack: str) -> tuple[str, Series | None]:
-    """The title of a recording's record, and its place among the rounds of its client."""
+def title_of(seen: Observation, path: Path, attack: str) -> str:
+    """The title of a recording's record: engine, round and client where they are known."""
     source = seen.provenance
-    if source is None:
-        return f"{attack} on {path.name}", None
-    title = f"{source.words}: {attack}"
-    if source.round is None or not source.client:
-        return title, None
-    return title, Series(f"Client {source.client} over the rounds", float(source.round), f"round {source.round}")
+    return f"{attack} on {path.name}" if source is None else f"{source.words}: {attack}"
 
 
 def leakage_of(seen: Observation, record: Record, path: Path, prior: Tensor | None) -> Leakage:

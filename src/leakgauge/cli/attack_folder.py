@@ -44,7 +44,7 @@ def attack_recordings(
     from leakgauge.audit.folder import save_record
     from leakgauge.audit.making import record_of, unsupported
     from leakgauge.audit.prior import names_picture, prior_picture, with_picture
-    from leakgauge.audit.recordings import find_recordings, leakage_of, mean_of_others, save_leakage, titled
+    from leakgauge.audit.recordings import find_recordings, leakage_of, mean_of_others, save_leakage, title_of
     from leakgauge.cli.console import remark
     from leakgauge.cli.networks import observation_and_model, state_in_words
     from leakgauge.core.files import client_of
@@ -75,7 +75,6 @@ def attack_recordings(
         except KeyboardInterrupt:
             stopped = True
             break
-        title, series = titled(seen, entry.path, text)
         record = record_of(
             seen,
             guess,
@@ -84,8 +83,7 @@ def attack_recordings(
             model_state=state_in_words(model, fresh, seen.model, model_state),
             budget=budget,
             seeds={"attack": seed},
-            title=title,
-            series=series,
+            title=title_of(seen, entry.path, text),
             identity=(entry.path.name, text),
         )
         save_record(record, folder)
