@@ -70,7 +70,7 @@ def validate(seen: Observation, model: nn.Module, batch: Batch) -> Validation:
         The verdict; a mismatch is a result, not an error.
     """
     tolerance = tolerance_for(seen)
-    setting = Setting(seen.model, _trained(seen), batch.inputs, batch.labels, seen.loss, seen.training, batch.order)
+    setting = Setting(seen.model, _trained(seen), batch.model_inputs, batch.model_labels, seen.loss, seen.training, batch.order)
     base = recompute(setting, seen, tolerance)
     per_tensor = _per_tensor(seen, base)
     off_buffers = _buffers_residual(seen, base)

@@ -68,11 +68,11 @@ def score_tensor(batch: Batch, inputs: Tensor, labels: Tensor | None = None, *, 
         ShapeError: if examples differ in shape, or there are not as many labels as inputs.
         MissingExtraError: if LPIPS is asked for and not installed.
     """
-    if batch.spec is None or not isinstance(batch.inputs, Tensor):
+    if batch.pictures is None or not isinstance(batch.inputs, Tensor):
         raise OptionError("The batch has no ImageSpec, so the range of its values is not known; give Batch(spec=ImageSpec(...)).")
     if labels is not None and len(labels) != len(inputs):
         raise ShapeError(f"The reconstruction has {len(inputs)} inputs and {len(labels)} labels; expected as many of both.")
-    wanted, found = (batch.spec.denormalise(tensor.detach().to("cpu", torch.float64)) for tensor in (batch.inputs, inputs))
+    wanted, found = (batch.pictures.denormalise(tensor.detach().to("cpu", torch.float64)) for tensor in (batch.inputs, inputs))
     truth, guess = wanted.clamp(0.0, 1.0), found.clamp(0.0, 1.0)
     order = assign(truth, guess)
     rows = order >= 0
