@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from leakgauge.attacks.matching.starts import Noise as Noise
     from leakgauge.attacks.matching.starts import Uniform as Uniform
     from leakgauge.attacks.run import attack as attack
+    from leakgauge.audit.filters.record import FilterAudit as FilterAudit
+    from leakgauge.audit.filters.run import audit_filter as audit_filter
     from leakgauge.audit.guard.guard import Decision as Decision
     from leakgauge.audit.guard.guard import Guard as Guard
     from leakgauge.audit.guard.probe import Finding as Finding
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
     from leakgauge.federated.topology import Topology as Topology
     from leakgauge.federated.validate import validate as validate
     from leakgauge.integrations.recording.exchange import Exchange as Exchange
+    from leakgauge.integrations.recording.loop import record as record
     from leakgauge.integrations.recording.recorder import Recorded as Recorded
     from leakgauge.integrations.recording.recorder import Recorder as Recorder
     from leakgauge.measures.identification import identification as identification
@@ -133,6 +136,7 @@ _WHERE = {
     "Exchange": "leakgauge.integrations.recording.exchange",
     "Federation": "leakgauge.federated.federation",
     "Finding": "leakgauge.audit.guard.probe",
+    "FilterAudit": "leakgauge.audit.filters.record",
     "GaussNewton": "leakgauge.attacks.matching.search.gauss_newton",
     "GaussianNoise": "leakgauge.defences.noise",
     "Given": "leakgauge.attacks.matching.starts",
@@ -186,6 +190,7 @@ _WHERE = {
     "Uniform": "leakgauge.attacks.matching.starts",
     "Update": "leakgauge.core.update",
     "attack": "leakgauge.attacks.run",
+    "audit_filter": "leakgauge.audit.filters.run",
     "catalogue": "leakgauge.registry",
     "counting_bound": "leakgauge.chain.counting",
     "epsilon": "leakgauge.defences.accounting",
@@ -199,6 +204,7 @@ _WHERE = {
     "rank_profile": "leakgauge.analysis.rank_profile",
     "rdlv": "leakgauge.measures.rdlv",
     "recommendations": "leakgauge.analysis.recommend",
+    "record": "leakgauge.integrations.recording.loop",
     "recover_labels": "leakgauge.attacks.labels.recover",
     "rng": "leakgauge.randomness",
     "score": "leakgauge.measures.score",
@@ -276,6 +282,7 @@ __all__ = [
     "Uniform",
     "Update",
     "attack",
+    "audit_filter",
     "catalogue",
     "counting_bound",
     "epsilon",
@@ -289,6 +296,7 @@ __all__ = [
     "rank_profile",
     "rdlv",
     "recommendations",
+    "record",
     "recover_labels",
     "rng",
     "score",

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from leakgauge.errors import OptionError, did_you_mean
 
-KINDS = ("attacks", "defences", "measures", "reporters")
+KINDS = ("attacks", "defences", "measures", "reporters", "filters")
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 
@@ -59,6 +59,11 @@ def _entries(kind: str) -> dict[str, EntryPoint]:
     if kind not in KINDS:
         raise OptionError(f"There is no catalogue of {kind!r}.{did_you_mean(kind, KINDS)}")
     return {entry.name: entry for entry in entry_points(group=f"leakgauge.{kind}")}
+
+
+def entry_names(kind: str) -> tuple[str, ...]:
+    """Names of a kind, without loading anything."""
+    return tuple(sorted(_entries(kind)))
 
 
 def find(kind: str, name: str) -> Callable[..., Any]:
@@ -100,7 +105,7 @@ def make(kind: str, name: str, **options: Any) -> Any:
 
 
 def catalogue(kind: str) -> list[Entry]:
-    """All entries of a kind, by name: 'attacks', 'defences', 'measures' or 'reporters'."""
+    """All entries of a kind, by name: one of `KINDS`."""
     lines = []
     for name in sorted(_entries(kind)):
         factory = find(kind, name)

@@ -83,6 +83,17 @@ def test_what_nobody_stated_is_called_assumed_and_counters_tell_mode_and_steps()
     assert (seen.training.mode, seen.training.steps) == ("train", 1)
 
 
+def test_counters_contradict_what_was_stated_and_a_note_says_so():
+    """A partial protocol, such as LocalTraining(lr=0.01) alone, would otherwise mean eval mode."""
+    seen = observation_of(exchange(config={}), network(), spec=SPEC, training=LocalTraining(lr=LR, steps=3))
+    assert seen.training.mode == "train"
+    assert seen.provenance.notes == (
+        "The protocol says eval mode, but BatchNorm's counters saw train mode, which is recorded.",
+        "The protocol says 3 mini-batch(es), but BatchNorm's counters saw 1.",
+    )
+    assert observation_of(exchange(), network(), spec=SPEC).provenance.notes == ()
+
+
 def test_wrappers_around_names_are_stripped():
     message = exchange()
     wrapped = {f"module._orig_mod.{name}": array for name, array in message.sent.items()}

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -91,7 +94,7 @@ def test_without_what_a_rule_needs_the_stated_default_applies(default, send):
 @pytest.mark.parametrize(("default", "send"), [("block", False), ("send", True)])
 def test_a_guard_that_runs_over_its_time_decides_on_time_by_its_default(monkeypatch, default, send):
     seen, own = perceptron()
-    monkeypatch.setattr(Probe, "run", lambda *_: time.sleep(5))
+    monkeypatch.setattr(Probe, "run", lambda *_, **__: time.sleep(5))
     start = time.perf_counter()
     decision = Guard("psnr > 20", probe=LINEAR, time_limit=0.2, on_failure=default).check(seen, own)
     assert time.perf_counter() - start < 2.0
@@ -99,10 +102,37 @@ def test_a_guard_that_runs_over_its_time_decides_on_time_by_its_default(monkeypa
     assert decision.failure == "it ran over its 0.2 s"
 
 
+def test_a_process_that_ends_while_a_late_guard_still_works_ends_cleanly(tmp_path):
+    """An attack in a daemon thread would otherwise be cut off inside torch, and the process end by a signal."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+torch.set_num_threads(1)
+from exchanges import SPEC, exchange, network, private
+from leakgauge.audit.guard.guard import Guard
+from leakgauge.audit.guard.probe import Probe
+from leakgauge.integrations.recording.exchange import observation_of
+seen = observation_of(exchange(), network(), spec=SPEC)
+print(Guard("psnr > 1000", probe=Probe("bn-matching"), time_limit=0.05).check(seen, private()).failure)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "it ran over its 0.05 s\n"
+
+
+def test_the_attack_of_a_guard_ends_before_the_guard_s_own_time(tmp_path):
+    seen = observation_of(exchange(), network(), spec=SPEC)
+    decision = Guard("psnr > 1000", probe=Probe("bn-matching", budget=10**6, time_limit=60), time_limit=3).check(seen, private())
+    assert decision.failure == ""
+    assert decision.seconds < 3
+    assert decision.finding.psnr > 20
+
+
 def test_whatever_an_attack_raises_is_a_failure_and_no_crash(monkeypatch):
     seen, own = perceptron()
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the solver broke")
 
     monkeypatch.setattr(Probe, "run", broken)

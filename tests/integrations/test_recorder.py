@@ -144,7 +144,24 @@ def test_a_folder_that_cannot_be_written_stops_the_training_only_if_told_to(tmp_
         recorder(place / "below", on_error="stop").record(exchange())
 
 
-def test_a_truth_that_cannot_be_gathered_follows_the_same_rule(tmp_path):
+def test_a_truth_that_cannot_be_gathered_costs_nothing_but_itself(tmp_path):
+    def lost() -> None:
+        raise RuntimeError("no such patient")
+
+    guard = Guard("psnr > 1", on_failure="send")
+    found = recorder(tmp_path / "on", guard=guard, keep_truth=True).record(exchange(), lost)
+    assert found.path is not None
+    assert found.error == "The truth cannot be gathered: no such patient."
+    assert "needs the truth" in found.decision.failure
+    assert not (tmp_path / "on" / "truth").exists()
+    assert recorder(tmp_path / "word").record(exchange(), lambda: "a word").error.endswith("expected a Private, or None.")
+    given = recorder(tmp_path / "given", keep_truth=True).record(exchange(), private)
+    assert (given.error, len(list((tmp_path / "given" / "truth").iterdir()))) == ("", 1)
+    with pytest.raises(IntegrationError, match="no such patient"):
+        recorder(tmp_path / "stop", on_error="stop").record(exchange(), lost)
+
+
+def test_a_message_that_cannot_be_gathered_follows_the_same_rule(tmp_path):
     found = recorder(tmp_path, guard=Guard("psnr > 1", on_failure="send")).refuse(exchange(), RuntimeError("no such patient"))
     assert found.send
     assert "no such patient" in found.error

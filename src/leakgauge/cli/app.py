@@ -14,6 +14,7 @@ from leakgauge.cli.capture import capture_command
 from leakgauge.cli.check import check_command
 from leakgauge.cli.demo import demo_command
 from leakgauge.cli.doctor import doctor_command
+from leakgauge.cli.filter import filter_command
 from leakgauge.cli.inspect import inspect_command
 from leakgauge.cli.listing import list_command
 from leakgauge.cli.pack import pack_command
@@ -28,7 +29,7 @@ WRONG_USE, INTERRUPTED, BUG = 2, 130, 70
 app = typer.Typer(
     name="leakgauge",
     help="Measures how much of a client's private data can be rebuilt from what it shares in federated learning.",
-    epilog="Exit codes: 0 fine, 1 a --fail-if rule was broken, 2 wrong use or bad input (one sentence on stderr).",
+    epilog="Exit codes: 0 fine, 1 a --fail-if rule was broken or a filter has a fault, 2 wrong use or bad input (one sentence).",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pack": pack_command,
     "validate": validate_command,
     "attack": attack_command,
+    "filter": filter_command,
     "simulate": simulate_command,
     "tradeoff": tradeoff_command,
     "report": report_command,

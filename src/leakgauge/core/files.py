@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from leakgauge.core.batch_statistics import BatchStatistics, batch_norm_layers, kept_share
 from leakgauge.core.callables import Loss, loss_from_json, loss_to_json
+from leakgauge.core.engine_files import INDEX, is_numpy, is_record, read_folder, read_index, read_numpy, read_record
 from leakgauge.core.observation import Knowledge, Observation, check_names
 from leakgauge.core.provenance import provenance_from_json
 from leakgauge.core.spec import spec_from_json
@@ -77,11 +78,24 @@ def save_observation(seen: Observation, path: str | Path, *, include_state: bool
         "provenance": None if seen.provenance is None else seen.provenance.to_json(),
         "versions": {"torch": torch.__version__},
     }
-    ready = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(ready, str(path), metadata={KEY: json.dumps(manifest)})
+        save_file(_apart(tensors), str(path), metadata={KEY: json.dumps(manifest)})
     except (OSError, SafetensorError) as error:
         raise UpdateError(f"The observation cannot be written to {path} ({error}).") from error
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors on the CPU that share no memory, copied only where they must be."""
+    seen: set[int] = set()
+    ready = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        whole = plain.untyped_storage().nbytes() == plain.numel() * plain.element_size()
+        if not whole or plain.untyped_storage().data_ptr() in seen:
+            plain = plain.clone()
+        seen.add(plain.untyped_storage().data_ptr())
+        ready[name] = plain
+    return ready
 
 
 def load_observation(
@@ -169,37 +183,57 @@ def _statistics(model: nn.Module, name: str, entry: Mapping[str, Any], tensors: 
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file, or from a torch file that holds nothing but weights.
+    """Tensors by name from a safetensors file, a torch file that holds nothing but weights, or what an engine saved.
 
-    Names lose the prefixes of wrappers; a `state_dict` or `model` entry around the tensors is opened.
+    Numpy files, Flower's records and folders of shards are read by `core.engine_files`; arrays without names are called '#0',
+    '#1', ... in order. Names lose the prefixes of wrappers; a `state_dict`, `model_state_dict` or `model` entry around the
+    tensors (as in NVFlare's model file) is opened.
 
     Raises:
         UpdateError: if the file is missing, broken, or would need unpickling of anything but tensors.
     """
     path = Path(path)
+    if path.is_dir():
+        return strip_wrappers(read_folder(path, read_state))
     if not path.is_file():
         raise UpdateError(f"There is no file {path}; expected a safetensors or torch weights file.")
-    head = path.open("rb").read(16)
+    if path.name.endswith(INDEX):
+        return strip_wrappers(read_index(path, read_state))
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    if is_numpy(path):
+        return strip_wrappers(read_numpy(path))
     if _looks_like_torch(head):
-        import pickle
-
-        try:
-            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-            raise UpdateError(
-                f"{path} cannot be read as a file of plain weights; it is broken or holds pickled objects, which leakgauge "
-                "never loads. Expected safetensors, or torch.save of a state dict."
-            ) from error
-        for key in ("state_dict", "model"):
-            if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-                loaded = loaded[key]
-        if isinstance(loaded, list | tuple):
-            loaded = {f"#{index}": tensor for index, tensor in enumerate(loaded)}
-        if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
-            raise UpdateError(f"{path} holds something else than tensors by name; expected a state dict.")
-        return strip_wrappers({str(name): tensor for name, tensor in loaded.items()})
+        return strip_wrappers(_read_torch(path))
+    if is_record(head):
+        return strip_wrappers(read_record(path))
+    if head.startswith(b"ArrayRecord "):
+        raise UpdateError(
+            f"{path} is a deflated Flower ArrayRecord, which holds references to its arrays and no values; save "
+            "record.to_torch_state_dict() with safetensors or torch.save."
+        )
     _, tensors = _open(path)
     return strip_wrappers(tensors)
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    import pickle
+
+    try:
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UpdateError(
+            f"{path} cannot be read as a file of plain weights; it is broken or holds pickled objects, which leakgauge "
+            "never loads. Expected safetensors, or torch.save of a state dict."
+        ) from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if isinstance(loaded, list | tuple):
+        loaded = {f"#{index}": tensor for index, tensor in enumerate(loaded)}
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UpdateError(f"{path} holds something else than tensors by name; expected a state dict.")
+    return {str(name): tensor for name, tensor in loaded.items()}
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from leakgauge.core.callables import Loss
+from leakgauge.core.engine_files import numbered, tensor_of
 from leakgauge.core.files import load_state, read_state
 from leakgauge.core.observation import Observation, check_names
 from leakgauge.core.spec import ImageSpec
@@ -20,7 +21,7 @@ from leakgauge.core.update import DefenceRecord, Update, refuse_nonfinite, strip
 from leakgauge.errors import ModelError, OptionError, ShapeError, UpdateError
 
 Source = str | Path | Mapping[str, Any] | Sequence[Any]
-"""A safetensors or weights-only torch file, tensors by name, or an unnamed list of tensors or arrays."""
+"""A file that `read_state` reads, tensors or arrays by name (a Flower ArrayRecord, too), or an unnamed list of them."""
 
 
 def pack(
@@ -101,7 +102,7 @@ def pack(
     )
     check_names(update.tensors, dict(state.named_parameters()), update.withheld)
     threat = ThreatModel.honest_but_curious(labels=known is not None, batch_norm=batch_norm)
-    return threat.observe(update, state, spec, model_name=model_name)
+    return threat.observe(update, state, spec, model_name=model_name, give_away=True)
 
 
 def read_source(source: Source, model: nn.Module, what: str) -> dict[str, Tensor]:
@@ -120,7 +121,8 @@ def read_source(source: Source, model: nn.Module, what: str) -> dict[str, Tensor
         found = read_state(source)
     else:
         entries = source if isinstance(source, Mapping) else {f"#{index}": entry for index, entry in enumerate(source)}
-        found = {str(name): _tensor(entry, str(name), what) for name, entry in entries.items()}
+        found = {str(name): tensor_of(entry, str(name), f"the {what}") for name, entry in entries.items()}
+        found = found if set(found) & set(model.state_dict()) else numbered(found)
     if not found:
         raise UpdateError(f"The {what} hold(s) no tensor at all; expected tensors by name.")
     if all(name == f"#{index}" for index, name in enumerate(found)):
@@ -142,13 +144,6 @@ def _kind(before: Source | None, after: Source | None, gradient: Source | None, 
             raise OptionError("Weights before and after are given, but the protocol has no learning rate; give it as lr.")
         return "delta"
     raise OptionError("Give either the weights before and after local training, or one gradient.")
-
-
-def _tensor(entry: Any, name: str, what: str) -> Tensor:
-    try:
-        return torch.as_tensor(entry).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UpdateError(f"Entry {name!r} of the {what} is a {type(entry).__name__}; expected a tensor or array.") from error
 
 
 def _named(tensors: list[Tensor], model: nn.Module, what: str) -> dict[str, Tensor]:

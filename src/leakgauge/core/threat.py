@@ -67,7 +67,9 @@ class ThreatModel:
         """
         return ThreatModel("neighbour in gossip", _granted(labels, batch_norm, defence), _checked_mixing(mixing))
 
-    def observe(self, update: Update, model: nn.Module, spec: Spec | None, *, model_name: str = "") -> Observation:
+    def observe(
+        self, update: Update, model: nn.Module, spec: Spec | None, *, model_name: str = "", give_away: bool = False
+    ) -> Observation:
         """The update as this attacker sees it. Seeds never pass; labels, buffers and defences only if granted.
 
         Args:
@@ -75,11 +77,12 @@ class ThreatModel:
             model: the module in the state that the client received.
             spec: shape and normalisation of one input (public).
             model_name: name of the model, for the record.
+            give_away: the observation may keep and change the module itself instead of a copy.
 
         Raises:
             UpdateError, ShapeError: if update and model do not fit (see `Observation`).
         """
-        frozen = copy.deepcopy(model).eval()
+        frozen = (model if give_away else copy.deepcopy(model)).eval()
         frozen.zero_grad(set_to_none=True)  # a gradient left on the client's module is not part of the update
         state = dict(frozen.named_parameters())
         tensors = {name: tensor.detach().clone() for name, tensor in update.tensors.items()}

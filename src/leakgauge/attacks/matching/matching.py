@@ -137,7 +137,10 @@ class GradientMatching(Attack):
         state = self.search.begin(start, low, high, max(1, share // self.restarts))
         drive(problem, state, trail, limits, share, self.tolerance)
         if settled:
-            trail.outcomes[int(trail.values.argmin())] = Outcome.CONVERGED
+            row = int(trail.values.argmin())
+            if not bool(torch.isfinite(trail.values[row])):  # the clock ran out before the one evaluation
+                trail.values[row] = float(problem.value(trail.best[row], "none").detach())
+            trail.outcomes[row] = Outcome.CONVERGED
             notes.append(
                 "The start from the last layer's gradient and the statistics fitted both; there was nothing to search for."
             )

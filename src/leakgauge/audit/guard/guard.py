@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import operator
 import queue
@@ -28,6 +29,17 @@ SIGNS: dict[str, Callable[[float, float], bool]] = {
 }  # fmt: skip
 RULE = re.compile(r"\s*([a-z]+)\s*(<=|>=|==|<|>)\s*([-+]?[0-9.]+(?:e[-+]?\d+)?)\s*(?:db)?\s*")
 FAILURES = ("block", "send")
+TIME_FOR_ATTACK = 0.9  # share of a guard's time after which its attack has to end; the rest is for the comparison
+LAST_SECONDS = 5.0  # what a process that ends waits for a guard that ran over its time
+_late: list[threading.Thread] = []
+
+
+@atexit.register
+def _wait_for_late_guards() -> None:
+    """A thread inside torch while Python shuts down ends the process by a signal."""
+    until = time.monotonic() + LAST_SECONDS
+    for thread in _late:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 @dataclass(frozen=True)
@@ -127,18 +139,22 @@ class Guard:
         """
         start = time.perf_counter()
         answers: queue.Queue[Decision | Exception] = queue.Queue()
+        late = threading.Event()
 
         def work() -> None:
             with beside():
                 try:
-                    answers.put(self._decide(seen, private))
+                    answers.put(self._decide(seen, private, start, late))
                 except Exception as error:  # noqa: BLE001 - whatever fails, the stated default applies
                     answers.put(error)
 
-        threading.Thread(target=work, name="leakgauge-guard", daemon=True).start()
+        thread = threading.Thread(target=work, name="leakgauge-guard", daemon=True)
+        thread.start()
         try:
             answer = answers.get(timeout=self.time_limit)
         except queue.Empty:
+            late.set()
+            _late.append(thread)
             return self._failed(f"it ran over its {self.time_limit:g} s", start)
         if isinstance(answer, LeakgaugeError):
             return self._failed(str(answer).rstrip("."), start)
@@ -150,7 +166,7 @@ class Guard:
         """The decision where there is nothing to check, such as a message that could not be read."""
         return self._failed(reason, time.perf_counter())
 
-    def _decide(self, seen: Observation, private: Private | None) -> Decision:
+    def _decide(self, seen: Observation, private: Private | None, start: float, late: threading.Event) -> Decision:
         rules = self.rules
         values: dict[str, float] = {}
         wanted = {rule.measure for rule in rules}
@@ -163,7 +179,8 @@ class Guard:
             values |= _architecture(seen, wanted)
         finding = None
         if wanted & {*WITH_TRUTH, *BY_ATTACK} and not any(rule.holds(values.get(rule.measure, math.nan)) for rule in rules):
-            finding = self.probe.run(seen, private)
+            left = max(TIME_FOR_ATTACK * self.time_limit - (time.perf_counter() - start), 0.01)
+            finding = self.probe.run(seen, private, time_limit=left, cancelled=late.is_set)
             if finding.outcome == "UNSUPPORTED":
                 raise OptionError(f"The guard's attack does not apply: {finding.notes[0].rstrip('.')}")
             values |= {name: float(getattr(finding, name)) for name in wanted & {*BY_ATTACK, "rdlv", "ssim", "psnr"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -112,12 +113,21 @@ class Probe:
         if isinstance(self.time_limit, bool) or not isinstance(self.time_limit, int | float) or not self.time_limit > 0:
             raise OptionError(f"Probe.time_limit is {self.time_limit!r}; expected seconds > 0.")
 
-    def run(self, seen: Observation, private: Private | None = None) -> Finding:
+    def run(
+        self,
+        seen: Observation,
+        private: Private | None = None,
+        *,
+        time_limit: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Finding:
         """Attacks the observation and, where the truth is at hand, compares; an attack that does not apply is a finding too.
 
         Args:
             seen: the observation; the attack sees nothing else but the prior.
             private: the truth, on the client's own machine.
+            time_limit: seconds, where less than the probe's own are left.
+            cancelled: polled during the attack; True ends it with what was best so far.
 
         Raises:
             LeakgaugeError: for an observation or truth that cannot be used.
@@ -128,8 +138,15 @@ class Probe:
             options.setdefault("prior", _pixels(private.prior, seen.pictures))
         try:
             guess = attack(
-                seen, name, seed=self.seed, budget=self.budget, time_limit=self.time_limit, device="cpu", **options
-            )  # fmt: skip
+                seen,
+                name,
+                seed=self.seed,
+                budget=self.budget,
+                time_limit=min(self.time_limit, math.inf if time_limit is None else time_limit),
+                device="cpu",
+                cancelled=cancelled,
+                **options,
+            )
         except (UnsupportedError, KnowledgeError) as reason:
             return Finding(self.attack, "UNSUPPORTED", notes=(str(reason),))
         found = Finding(

@@ -71,7 +71,7 @@ def observation_of(
     """The observation behind an exchange: what an honest-but-curious server holds, with where it was recorded.
 
     Parameters that were not sent are withheld. Where neither `training` nor the configuration states the mode or the number of
-    steps, BatchNorm's own counters do.
+    steps, BatchNorm's own counters do; where they contradict what was stated, the mode is theirs, and a note says so.
 
     Args:
         exchange: the message.
@@ -95,11 +95,14 @@ def observation_of(
         raise IntegrationError(f"The message of client {exchange.client or '?'} holds no array that was {what}.")
     before = {**_own_buffers(model, before), **before}
     stated, assumed = training_from_config(exchange.config, training, gradient=exchange.kind == "gradient")
-    if exchange.kind != "gradient":
-        stated, assumed = _from_counters(model, before, sent, exchange.kind, stated, assumed)
     if exchange.num_examples is None:
         assumed = (*assumed, "num_examples")
     count = exchange.num_examples or 1
+    notes = exchange.notes
+    if exchange.kind != "gradient":
+        passes = _passes(model, before, sent, exchange.kind)
+        stated, assumed, seen_otherwise = _by_counters(passes, stated, assumed, count)
+        notes = (*notes, *seen_otherwise)
     stated = stated.for_examples(count)
     withheld = [name for name, _ in model.named_parameters() if name not in sent]
     if exchange.kind == "weights":
@@ -121,7 +124,7 @@ def observation_of(
         seen = ThreatModel.honest_but_curious(batch_norm=batch_norm).observe(update, state, spec, model_name=model_name)
     provenance = Provenance(
         engine=exchange.engine, side=exchange.side, round=exchange.round, client=exchange.client, run=exchange.run,
-        assumed=assumed, notes=exchange.notes, digests={name: array_digest(tensor) for name, tensor in sent.items()},
+        assumed=assumed, notes=notes, digests={name: array_digest(tensor) for name, tensor in sent.items()},
     )  # fmt: skip
     return replace(seen, provenance=provenance)
 
@@ -155,28 +158,34 @@ def _after(own: Tensor, before: Tensor, change: Tensor) -> Tensor:
     return (before.double() + change.double()).round().to(own.dtype)
 
 
-def _from_counters(
-    model: nn.Module,
-    before: Mapping[str, Tensor],
-    sent: Mapping[str, Tensor],
-    kind: str,
-    training: LocalTraining,
-    assumed: tuple[str, ...],
-) -> tuple[LocalTraining, tuple[str, ...]]:
-    """Mode and steps, where nobody stated them, as BatchNorm's counters tell."""
+def _passes(model: nn.Module, before: Mapping[str, Tensor], sent: Mapping[str, Tensor], kind: str) -> int | None:
+    """Mini-batches that BatchNorm's counters saw in train mode; None where there are no counters or they differ."""
     taken = set()
     for name in batch_norm_layers(model):
         key = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
         if key in sent and key in before:
             after = float(sent[key]) + (float(before[key]) if kind == "delta" else 0.0)
             taken.add(round(after) - int(before[key]))
-    if len(taken) != 1:
-        return training, assumed
-    passes = taken.pop()
-    if "mode" in assumed:
-        training = replace(training, mode="train" if passes > 0 else "eval")
-        assumed = tuple(name for name in assumed if name != "mode")
-    if "steps" in assumed and passes > 0:
+    return taken.pop() if len(taken) == 1 else None
+
+
+def _by_counters(
+    passes: int | None, training: LocalTraining, assumed: tuple[str, ...], count: int
+) -> tuple[LocalTraining, tuple[str, ...], tuple[str, ...]]:
+    """Protocol and assumed fields after the counters had their say, and sentences on what they contradict."""
+    if passes is None:
+        return training, assumed, ()
+    notes = []
+    mode = "train" if passes > 0 else "eval"
+    if "mode" not in assumed and training.mode != mode:
+        notes.append(f"The protocol says {training.mode} mode, but BatchNorm's counters saw {mode} mode, which is recorded.")
+    training = replace(training, mode=mode)
+    assumed = tuple(name for name in assumed if name != "mode")
+    if passes > 0 and "steps" in assumed:
         training = replace(training, steps=max(1, passes // training.accumulation))
         assumed = tuple(name for name in assumed if name != "steps")
-    return training, assumed
+    elif passes > 0:
+        stated = training.steps_for(count) * training.accumulation
+        if training.epochs is None and passes != stated:
+            notes.append(f"The protocol says {stated} mini-batch(es), but BatchNorm's counters saw {passes}.")
+    return training, assumed, tuple(notes)

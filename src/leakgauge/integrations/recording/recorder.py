@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
@@ -110,7 +110,7 @@ class Recorder:
         self._worker: ThreadPoolExecutor | None = None
         self._running: list[Future[None]] = []
 
-    def record(self, exchange: Exchange, private: Private | None = None) -> Recorded:
+    def record(self, exchange: Exchange, private: Private | Callable[[], Private | None] | None = None) -> Recorded:
         """Records one message, and decides whether it may leave.
 
         Each step that fails is logged and, with on_error='continue', costs nothing but itself: a file that cannot be written
@@ -118,8 +118,8 @@ class Recorder:
 
         Args:
             exchange: the message.
-            private: the truth, on the client's own machine: for the probe's and the guard's comparison, and for `truth/` if
-                `keep_truth` is set.
+            private: the truth, on the client's own machine, or what gathers it: for the probe's and the guard's comparison, and
+                for `truth/` if `keep_truth` is set. Where gathering fails the message is recorded without it.
 
         Raises:
             IntegrationError: with on_error='stop', if anything but the guard's check failed.
@@ -132,6 +132,12 @@ class Recorder:
             seen = self.observe(exchange)
         except Exception as error:  # noqa: BLE001 - the training must not fail by its recorder
             errors.append(self._failed("the message cannot be read", error, whose, about))
+        if callable(private):
+            try:
+                private = _gathered(private)
+            except Exception as error:  # noqa: BLE001 - the user's own function
+                private = None
+                errors.append(self._failed("the truth cannot be gathered", error, whose, about))
         if self.guard is not None:
             decision = self.guard.unable(errors[0].rstrip(".")) if seen is None else self.guard.check(seen, private)
             self.log.write(
@@ -177,7 +183,7 @@ class Recorder:
         )
 
     def refuse(self, exchange: Exchange, error: Exception) -> Recorded:
-        """What `record` does with a message that the engine's side could not even gather, such as one whose truth failed.
+        """What `record` does with a message that the engine's side could not even gather.
 
         Raises:
             IntegrationError: with on_error='stop'.
@@ -281,6 +287,13 @@ class Recorder:
         self._running.append(self._worker.submit(work))
         if self.wait:
             self._running[-1].result()
+
+
+def _gathered(gather: Callable[[], Private | None]) -> Private | None:
+    found = gather()
+    if found is not None and not isinstance(found, Private):
+        raise IntegrationError(f"the function for the truth returned {type(found).__name__}; expected a Private, or None")
+    return found
 
 
 def _about(exchange: Exchange) -> tuple[dict[str, Any], str]:
