@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from leakgauge.core.reconstruction import Outcome as Outcome
     from leakgauge.core.reconstruction import Reconstruction as Reconstruction
     from leakgauge.core.spec import ImageSpec as ImageSpec
+    from leakgauge.core.text_spec import TextSpec as TextSpec
     from leakgauge.core.threat import ThreatModel as ThreatModel
     from leakgauge.core.training import LocalTraining as LocalTraining
     from leakgauge.core.update import Update as Update
@@ -181,6 +182,7 @@ _WHERE = {
     "Security": "leakgauge.analysis.security",
     "Sign": "leakgauge.defences.compression",
     "SquaredL2": "leakgauge.attacks.matching.norms",
+    "TextSpec": "leakgauge.core.text_spec",
     "ThreatModel": "leakgauge.core.threat",
     "TopK": "leakgauge.defences.selection",
     "Topology": "leakgauge.federated.topology",
@@ -272,6 +274,7 @@ __all__ = [
     "Security",
     "Sign",
     "SquaredL2",
+    "TextSpec",
     "ThreatModel",
     "TopK",
     "Topology",

@@ -35,10 +35,10 @@ class ControlGuess(Attack):
 
     def __call__(self, seen: Observation, generator: torch.Generator, limits: Limits | None = None) -> Reconstruction:  # noqa: ARG002
         limits = limits or Limits()
-        if seen.spec is None:
+        if seen.pictures is None:
             raise UnsupportedError("The control needs an ImageSpec; the observation has none.")
-        name, pixels = control_pixels(seen.spec, self.rule, self.public)
-        inputs = seen.spec.normalise(pixels).expand(seen.num_examples, *seen.spec.shape).clone()
+        name, pixels = control_pixels(seen.pictures, self.rule, self.public)
+        inputs = seen.pictures.normalise(pixels).expand(seen.num_examples, *seen.pictures.shape).clone()
         return Reconstruction(
             inputs=inputs,
             labels=None,

@@ -59,9 +59,9 @@ def no_signal(seen: Observation, name: str, seconds: float) -> Reconstruction:
     Raises:
         UnsupportedError: if the observation has no ImageSpec.
     """
-    if seen.spec is None:
+    if seen.pictures is None:
         raise UnsupportedError(f"{name} needs an ImageSpec; the observation has none.")
-    inputs = seen.spec.normalise(torch.full((seen.num_examples, *seen.spec.shape), 0.5))
+    inputs = seen.pictures.normalise(torch.full((seen.num_examples, *seen.pictures.shape), 0.5))
     return Reconstruction(
         inputs=inputs,
         labels=None,

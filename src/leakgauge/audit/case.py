@@ -100,7 +100,7 @@ def run_case(
     model = network_of(case, batch)
     name, options = attack_call(case.attack)
     seen = observed(case, model, batch)
-    options = with_picture(options, seen.spec)
+    options = with_picture(options, seen.pictures)
     where = resolve_device(device)
     try:
         guess = attack(
@@ -177,7 +177,7 @@ def network_of(case: Case, batch: Batch) -> nn.Module:
     """The case's network, built for the batch where it is given by name."""
     if isinstance(case.model, nn.Module):
         return case.model
-    shape = batch.spec.shape if batch.spec else None
+    shape = batch.pictures.shape if batch.pictures else None
     return load_model(case.model, num_classes=case.num_classes, input_shape=shape, seed=case.model_seed)
 
 

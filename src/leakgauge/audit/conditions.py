@@ -40,8 +40,8 @@ def conditions_of(
     return Conditions(
         model=model,
         model_state=model_state,
-        shape=seen.spec.shape if seen.spec else (),
-        input_range=range_text(seen.spec),
+        shape=seen.pictures.shape if seen.pictures else (),
+        input_range=range_text(seen.pictures),
         batch_size=seen.num_examples,
         training=training_text(seen.training) + assumed_text(seen),
         mode=seen.training.mode,

@@ -77,7 +77,7 @@ def record_of(
     )
     bound = bound_of(seen)
     stats = guess.stats
-    frames, at = filmstrip(stats, seen.spec)
+    frames, at = filmstrip(stats, seen.pictures)
     record = Record(
         key=key_of(guess.attack, (conditions, sorted(stats.options.items()), title, series, identity)),
         title=title or f"{guess.attack} on a batch of {seen.num_examples}",
@@ -103,12 +103,12 @@ def record_of(
         layers=stats.layers,
         radius=stats.radius if math.isfinite(stats.radius) else math.nan,
     )
-    return _with_pictures(record, seen.spec, guess, batch, frames)
+    return _with_pictures(record, seen.pictures, guess, batch, frames)
 
 
 def unsupported(seen: Observation, attack: str, reason: LeakgaugeError) -> Reconstruction:
     """The empty result of a method that does not apply, so that a page shows it with its reason."""
-    shape = seen.spec.shape if seen.spec else (0,)
+    shape = seen.pictures.shape if seen.pictures else (0,)
     nothing = torch.zeros(0)
     stats = Stats(evaluations=0, restarts=0, cause=str(reason))
     return Reconstruction(
@@ -132,16 +132,16 @@ def key_of(attack: str, identity: object) -> str:
 
 def bound_of(seen: Observation) -> CountingBound | None:
     """The counting bound, or None where inputs are no pictures."""
-    return counting_bound_of(seen) if seen.spec is not None else None
+    return counting_bound_of(seen) if seen.pictures is not None else None
 
 
 def control_of(batch: Batch) -> tuple[Control, Tensor]:
     """The control's scores, by the same rule of assignment, and its pictures (N, C, H, W) in [0, 1]."""
-    assert batch.spec is not None
-    rule, pixels = control_pixels(batch.spec, "best", calibration(batch.spec.shape))
-    inputs = batch.spec.normalise(pixels).expand(len(batch), *batch.spec.shape)
+    assert batch.pictures is not None
+    rule, pixels = control_pixels(batch.pictures, "best", calibration(batch.pictures.shape))
+    inputs = batch.pictures.normalise(pixels).expand(len(batch), *batch.pictures.shape)
     scores = score_tensor(batch, inputs)
-    return Control(rule, example_scores(batch, scores, None, None)), pixels.expand(len(batch), *batch.spec.shape)
+    return Control(rule, example_scores(batch, scores, None, None)), pixels.expand(len(batch), *batch.pictures.shape)
 
 
 def calibration(shape: tuple[int, int, int], count: int = PUBLIC) -> Tensor:
@@ -206,11 +206,11 @@ def _with_pictures(
         return record
     shown = spec.denormalise(guess.inputs.detach().cpu().float()).clamp(0, 1)
     pictures = Pictures(guess=shown, frames=frames)
-    if batch is None or batch.spec is None or not isinstance(batch.inputs, Tensor):
+    if batch is None or batch.pictures is None or not isinstance(batch.inputs, Tensor):
         return replace(record, pictures=pictures)
     scores = score_tensor(batch, guess.inputs, guess.labels)
     control, control_pictures = control_of(batch)
-    truth = batch.spec.denormalise(batch.inputs.detach().cpu().float()).clamp(0, 1)
+    truth = batch.pictures.denormalise(batch.inputs.detach().cpu().float()).clamp(0, 1)
     return replace(
         record,
         scores=example_scores(batch, scores, guess.labels, guess.certified),

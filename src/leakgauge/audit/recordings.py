@@ -149,15 +149,15 @@ def mean_of_others(batches: Mapping[str, Batch], name: str, whose: Mapping[str, 
         whose: name of a recording -> its client.
     """
     own = batches.get(name)
-    if own is None or own.spec is None or not isinstance(own.inputs, Tensor):
+    if own is None or own.pictures is None or not isinstance(own.inputs, Tensor):
         return None
     rows = [
-        batch.spec.denormalise(batch.inputs.to(torch.float64)).clamp(0, 1)
+        batch.pictures.denormalise(batch.inputs.to(torch.float64)).clamp(0, 1)
         for other, batch in batches.items()
         if whose.get(other) != whose.get(name)
-        and batch.spec is not None
+        and batch.pictures is not None
         and isinstance(batch.inputs, Tensor)
-        and batch.spec.shape == own.spec.shape
+        and batch.pictures.shape == own.pictures.shape
     ]
     return torch.cat(rows).mean(0) if rows else None
 

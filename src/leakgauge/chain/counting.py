@@ -94,12 +94,12 @@ def counting_bound_of(seen: Observation) -> CountingBound:
     Raises:
         ShapeError: if the observation has no spec.
     """
-    if seen.spec is None:
+    if seen.pictures is None:
         raise ShapeError("The counting bound needs the shape of an input; the observation has no spec.")
     statistics = sum(2 * len(entry.mean) for entry in seen.batch_norm.values())
     return counting_bound(
         seen.model,
-        seen.spec.shape,
+        seen.pictures.shape,
         seen.num_examples,
         shared=set(seen.tensors),
         statistics=statistics,

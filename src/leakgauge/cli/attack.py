@@ -91,7 +91,7 @@ def attack_command(
         )  # fmt: skip
         return
     seen, fresh = observation_and_model(file, model, weights=weights, classes=classes, seed=model_seed)
-    options = with_picture(options, seen.spec)
+    options = with_picture(options, seen.pictures)
     batch = Batch.load(truth) if truth else None
     _check_truth(seen, batch, truth)
     bound = bound_of(seen)
@@ -163,9 +163,14 @@ def _planned(chosen: object, budget: str | int) -> int | None:
 def _check_truth(seen: Observation, batch: Batch | None, path: str | None) -> None:
     from leakgauge.errors import ShapeError
 
-    if batch is not None and seen.spec is not None and batch.spec is not None and batch.spec.shape != seen.spec.shape:
+    if (
+        batch is not None
+        and seen.pictures is not None
+        and batch.pictures is not None
+        and batch.pictures.shape != seen.pictures.shape
+    ):
         raise ShapeError(
-            f"The truth in {path} has inputs of shape {batch.spec.shape}; the observation has {seen.spec.shape}. "
+            f"The truth in {path} has inputs of shape {batch.pictures.shape}; the observation has {seen.pictures.shape}. "
             "Is it the right file?"
         )
 

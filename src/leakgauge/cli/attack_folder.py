@@ -69,7 +69,7 @@ def attack_recordings(
             unread.append(f"{entry.path.name}: {error}")
             continue
         try:
-            guess = play(seen, with_picture(options, seen.spec))
+            guess = play(seen, with_picture(options, seen.pictures))
         except (UnsupportedError, KnowledgeError) as reason:
             guess = unsupported(seen, name, reason)
         except KeyboardInterrupt:
@@ -88,8 +88,8 @@ def attack_recordings(
         )
         save_record(record, folder)
         prior = mean_of_others(batches, entry.path.name, whose)
-        if names_picture(options) and seen.spec is not None:
-            prior = prior_picture(options["prior"], seen.spec)
+        if names_picture(options) and seen.pictures is not None:
+            prior = prior_picture(options["prior"], seen.pictures)
         lines.append(leakage_of(seen, record, entry.path, prior))
         save_leakage(lines, text, folder)
     _tell(lines, text, folder, len(found), stopped, as_json)

@@ -105,10 +105,10 @@ def capture_command(
     truth_file = output_file(truth or target.parent / "truth" / target.name)
     _apart(target, truth_file)
     batch = load_data(data)
-    assert batch.spec is not None
-    network = load_model(model, num_classes=classes, input_shape=batch.spec.shape, seed=model_seed)
+    assert batch.pictures is not None
+    network = load_model(model, num_classes=classes, input_shape=batch.pictures.shape, seed=model_seed)
     load_weights(network, weights)
-    check_labels(batch, outputs_of(network, model, batch.spec.shape), loss, model)
+    check_labels(batch, outputs_of(network, model, batch.pictures.shape), loss, model)
     seen = play(
         network,
         batch,

@@ -24,16 +24,17 @@ def observation_and_model(
     Without `classes` the number is taken from the file where the network's own default does not fit.
     """
     from leakgauge.core.files import _part, _read, load_observation
-    from leakgauge.core.spec import spec_from_json
+    from leakgauge.core.spec import ImageSpec, spec_from_json
     from leakgauge.core.update import strip_wrappers
 
     manifest, tensors = _read(Path(path))
     try:
-        shape = spec_from_json(manifest["spec"]).shape if manifest.get("spec") else None
+        spec = spec_from_json(manifest["spec"]) if manifest.get("spec") else None
     except (KeyError, TypeError, ValueError) as error:
         from leakgauge.errors import UpdateError
 
         raise UpdateError(f"The manifest of {path} is damaged ({type(error).__name__}: {error}).") from error
+    shape = spec.shape if isinstance(spec, ImageSpec) else None
     built = fitted_model(model, strip_wrappers(_part(tensors, "tensor/")), shape, classes=classes, seed=seed)
     return load_observation(path, built, weights), built
 

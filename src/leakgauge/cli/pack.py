@@ -75,7 +75,7 @@ def pack_command(
         model_name=model,
     )
     seen.save(target)
-    bound = counting_bound_of(seen).verdict if seen.spec else "Without the shape of an input the counting bound is not known."
+    bound = counting_bound_of(seen).verdict if seen.pictures else "Without the shape of an input the counting bound is not known."
     facts = {"observation": str(target), "kind": seen.kind, "num_examples": count, "tensors": len(seen.tensors), "bound": bound}
     if as_json:
         print_json(facts)

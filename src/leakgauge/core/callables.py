@@ -10,7 +10,7 @@ from torch import Tensor
 from leakgauge.errors import OptionError, UpdateError, did_you_mean
 
 Loss = str | Callable[[Any, Tensor], Tensor]
-LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
+LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "causal_cross_entropy")
 
 
 def check_loss(loss: Loss) -> None:

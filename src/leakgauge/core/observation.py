@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from leakgauge.core.batch_statistics import BatchStatistics
 from leakgauge.core.callables import Loss
 from leakgauge.core.provenance import Provenance
-from leakgauge.core.spec import ImageSpec
+from leakgauge.core.spec import ImageSpec, Spec
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord, refuse_nonfinite
 from leakgauge.errors import ShapeError, UpdateError
@@ -37,7 +37,7 @@ class Observation:
         kind: 'gradient' or 'delta'.
         loss: name of the loss, or a callable.
         training: the local training protocol, as granted.
-        spec: shape and normalisation of one input; None where inputs are no pictures.
+        spec: what one input looks like, a picture or a text; None where that is not known.
         num_examples: number of examples in the batch.
         labels: (N,) if granted, else None.
         buffers: buffer name -> tensor after local training, if granted.
@@ -59,7 +59,7 @@ class Observation:
     kind: str
     loss: Loss
     training: LocalTraining
-    spec: ImageSpec | None
+    spec: Spec | None
     num_examples: int
     labels: Tensor | None = field(default=None, repr=False)
     buffers: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
@@ -81,6 +81,11 @@ class Observation:
         refuse_nonfinite(self.tensors, "update")
         refuse_nonfinite(self.buffers, "update's buffers")
         object.__setattr__(self, "tensors", {name: self.tensors[name] for name in parameters if name in self.tensors})
+
+    @property
+    def pictures(self) -> ImageSpec | None:
+        """The spec where inputs are pictures; None where they are texts or not known."""
+        return self.spec if isinstance(self.spec, ImageSpec) else None
 
     def save(self, path: str | Path, *, include_state: bool = True) -> None:
         """Writes one safetensors file with its manifest; see `leakgauge.core.files.save_observation`."""

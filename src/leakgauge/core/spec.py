@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from leakgauge.core.text_spec import TextSpec
 from leakgauge.errors import OptionError, ShapeError
 
 
@@ -73,13 +74,21 @@ class ImageSpec:
         return {"type": "image", "shape": list(self.shape), "mean": self.mean, "std": self.std}
 
 
-def spec_from_json(record: dict[str, Any]) -> ImageSpec:
+Spec = ImageSpec | TextSpec
+
+
+def spec_from_json(record: dict[str, Any]) -> Spec:
     """The spec that `to_json` described.
 
     Raises:
         OptionError: if the type of spec is unknown.
     """
+    if record.get("type") == "text":
+        padding = record["padding"]
+        return TextSpec(
+            int(record["length"]), int(record["vocabulary"]), None if padding is None else int(padding), record["task"]
+        )
     if record.get("type") != "image":
-        raise OptionError(f"The spec has type {record.get('type')!r}; expected 'image'.")
+        raise OptionError(f"The spec has type {record.get('type')!r}; expected 'image' or 'text'.")
     mean, std = (tuple(v) if isinstance(v, list) else float(v) for v in (record["mean"], record["std"]))
     return ImageSpec(shape=tuple(record["shape"]), mean=mean, std=std)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from leakgauge.core.batch_statistics import BatchStatistics, batch_norm_layers, difference
 from leakgauge.core.observation import Knowledge, Observation, check_names
-from leakgauge.core.spec import ImageSpec
+from leakgauge.core.spec import Spec
 from leakgauge.core.update import Update
 from leakgauge.errors import OptionError, ShapeError
 
@@ -68,7 +68,7 @@ class ThreatModel:
         return ThreatModel("neighbour in gossip", _granted(labels, batch_norm, defence), _checked_mixing(mixing))
 
     def observe(
-        self, update: Update, model: nn.Module, spec: ImageSpec | None, *, model_name: str = "", give_away: bool = False
+        self, update: Update, model: nn.Module, spec: Spec | None, *, model_name: str = "", give_away: bool = False
     ) -> Observation:
         """The update as this attacker sees it. Seeds never pass; labels, buffers and defences only if granted.
 
@@ -155,7 +155,7 @@ def recover_batch_norm(seen: Observation, after: Mapping[str, Tensor]) -> dict[s
 
 def _values_per_channel(seen: Observation, names: list[str]) -> dict[str, int]:
     """Spatial positions of each named layer's input for one example; empty where no blank input can be built."""
-    if seen.spec is None:
+    if seen.pictures is None:
         return {}
     positions: dict[str, int] = {}
     modules = dict(seen.model.named_modules())
@@ -172,7 +172,7 @@ def _values_per_channel(seen: Observation, names: list[str]) -> dict[str, int]:
     try:
         with torch.no_grad():
             like = next(seen.model.parameters())
-            seen.model(torch.zeros((1, *seen.spec.shape), dtype=like.dtype, device=like.device))
+            seen.model(torch.zeros((1, *seen.pictures.shape), dtype=like.dtype, device=like.device))
     finally:
         for handle in handles:
             handle.remove()

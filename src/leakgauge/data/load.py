@@ -17,6 +17,7 @@ from leakgauge.data.item import Item
 from leakgauge.data.mnist import list_mnist
 from leakgauge.data.pictures import one_shape
 from leakgauge.data.spec import DataSpec, parse_data_spec
+from leakgauge.data.text import is_text, load_texts
 from leakgauge.errors import DataError
 from leakgauge.truth import Batch
 
@@ -26,7 +27,8 @@ def load_data(text: str) -> Batch:
 
     Args:
         text: 'SOURCE:PATH?key=value&...', see `parse_data_spec` and `names()`. Without `size` all pictures must agree in
-            theirs (demo pictures become 32x32).
+            theirs (demo pictures become 32x32). 'text:PATH?tokeniser=FOLDER&...' and 'demo:texts?...' give texts, see
+            `parse_text_data`.
 
     Returns:
         Inputs (N, C, H, W), float32, (pixel - mean) / std with pixels in [0, 1]; labels (N,), int64; the spec; and file
@@ -38,6 +40,8 @@ def load_data(text: str) -> Batch:
         ShapeError: if the pictures differ in size and none was asked for.
         MissingExtraError: for DICOM without pydicom.
     """
+    if is_text(text):
+        return load_texts(text)
     spec = parse_data_spec(text)
     items = list_items(spec)
     chosen = [items[index] for index in spec.select(len(items))]

@@ -48,6 +48,11 @@ class DataSpec:
     split: str | None = None
     channels: int | None = None
 
+    @property
+    def things(self) -> str:
+        """What one example is, in words."""
+        return "text" if self.source == "text" else "picture"
+
     def select(self, count: int) -> list[int]:
         """The chosen indices out of `count` examples.
 
@@ -55,12 +60,12 @@ class DataSpec:
             DataError: if one of them is not there, or there are no examples at all.
         """
         if count == 0:
-            raise DataError(f"{self.source}:{self.path} holds no pictures.")
+            raise DataError(f"{self.source}:{self.path} holds no {self.things}s.")
         if self.ranges is None:
             return list(range(count))
         for chosen in self.ranges:
             if chosen[-1] >= count:
-                held = "one picture, index 0" if count == 1 else f"{count} pictures, indices 0 to {count - 1}"
+                held = f"one {self.things}, index 0" if count == 1 else f"{count} {self.things}s, indices 0 to {count - 1}"
                 raise DataError(f"{self.source}:{self.path} holds {held}; there is no index {chosen[-1]}.")
         return [index for chosen in self.ranges for index in chosen]
 
@@ -96,7 +101,7 @@ def parse_data_spec(text: str) -> DataSpec:
     return DataSpec(
         source,
         path,
-        ranges=_ranges(values["indices"]) if "indices" in values else None,
+        ranges=ranges_of(values["indices"]) if "indices" in values else None,
         size=_size(values["size"]) if "size" in values else None,
         mean=_numbers("mean", values.get("mean", "0")),
         std=_numbers("std", values.get("std", "1")),
@@ -109,7 +114,12 @@ def _example(source: str) -> str:
     return "cat,astronaut" if source == "demo" else "PATH"
 
 
-def _ranges(text: str) -> tuple[range, ...]:
+def ranges_of(text: str) -> tuple[range, ...]:
+    """'0-4,7' as ranges, both ends included.
+
+    Raises:
+        OptionError: for anything else.
+    """
     ranges = []
     for part in text.split(","):
         first, dash, last = part.partition("-")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from leakgauge.core.callables import Loss, check_loss
+from leakgauge.core.text_spec import TextSpec
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import Update
 from leakgauge.defences.base import Defence, TrainingDefence
@@ -25,7 +26,8 @@ class Client:
 
     Args:
         model: the module as received; never changed. Parameters with requires_grad False are not trained and not shared.
-        loss: 'cross_entropy', 'binary_cross_entropy', 'mse', or a callable (output, target) -> scalar.
+        loss: 'cross_entropy' (for a causal language model with the shift by one token), 'binary_cross_entropy', 'mse', or a
+            callable (output, target) -> scalar.
         training: the protocol.
         defences: those of stage 'training' (at most one) act inside local training; those of stage 'update' are then applied
             in order to the update before it is returned.
@@ -54,6 +56,8 @@ class Client:
             UpdateError: if the loss is not finite.
         """
         check_loss(self.loss)
+        causal = isinstance(batch.spec, TextSpec) and batch.spec.task == "causal"
+        loss = "causal_cross_entropy" if causal and self.loss == "cross_entropy" else self.loss
         inside = self._training_defence()
         noise = None
         if inside is not None:
@@ -67,9 +71,9 @@ class Client:
             torch.manual_seed(derived_seed(seed, "client", "dropout"))
             result = replay(
                 network,
-                _cast_inputs(batch.inputs, dtype),
-                batch.labels,
-                loss=self.loss,
+                _cast_inputs(batch.model_inputs, dtype),
+                batch.model_labels,
+                loss=loss,
                 training=self.training,
                 order=draw_order(self.training, len(batch), rng(seed, "client", "order")),
                 parameters=cast(network.parameters(), dtype),
@@ -86,10 +90,10 @@ class Client:
             tensors={name: tensor for name, tensor in result.tensors.items() if name not in self.withhold},
             kind=self.training.kind,
             buffers=result.buffers,
-            loss=self.loss,
+            loss=loss,
             training=self.training,
             num_examples=len(batch),
-            labels=batch.labels,
+            labels=batch.model_labels,
             client_seed=seed,
             withheld=frozen + tuple(name for name in self.withhold if name not in frozen),
             defences=() if inside is None else (inside[1].record(),),

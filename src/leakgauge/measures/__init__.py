@@ -7,6 +7,7 @@ from leakgauge.measures.intervals import MedianInterval, median_interval
 from leakgauge.measures.perceptual import LPIPS, lpips
 from leakgauge.measures.rdlv import RDLV, rdlv
 from leakgauge.measures.score import Scores, score, score_tensor
+from leakgauge.measures.text import TextScores, rouge_l, rouge_n, score_texts, token_accuracy
 
 __all__ = [
     "LPIPS",
@@ -18,6 +19,7 @@ __all__ = [
     "Measure",
     "MedianInterval",
     "Scores",
+    "TextScores",
     "assign",
     "identification",
     "lpips",
@@ -25,7 +27,11 @@ __all__ = [
     "mse",
     "psnr",
     "rdlv",
+    "rouge_l",
+    "rouge_n",
     "score",
     "score_tensor",
+    "score_texts",
     "ssim",
+    "token_accuracy",
 ]

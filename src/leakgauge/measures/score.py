@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from leakgauge.core.reconstruction import Reconstruction
+from leakgauge.core.text_spec import TextSpec
 from leakgauge.errors import OptionError, ShapeError
 from leakgauge.measures.assign import assign
 from leakgauge.measures.image import mse, psnr, ssim
 from leakgauge.measures.perceptual import lpips
+from leakgauge.measures.text import score_texts
 from leakgauge.truth.batch import Batch
 
 
@@ -41,14 +44,17 @@ class Scores:
     lpips: Tensor | None = None
 
 
-def score(batch: Batch, guess: Reconstruction, *, perceptual: bool = False) -> Scores:
-    """Compares a reconstruction with the private batch; see `score_tensor` for the rule and the failures.
+def score(batch: Batch, guess: Reconstruction, *, perceptual: bool = False) -> Any:
+    """Compares a reconstruction with the private batch: `Scores` of pictures, see `score_tensor`, or `TextScores`, see
+    `score_texts`, by the batch's spec.
 
     Args:
         batch: the private examples, with a spec.
         guess: what an attack returned; may hold fewer or more records than the batch.
         perceptual: also compute LPIPS (needs leakgauge[perceptual]).
     """
+    if isinstance(batch.spec, TextSpec):
+        return score_texts(batch, guess.inputs, guess.labels)
     return score_tensor(batch, guess.inputs, guess.labels, perceptual=perceptual)
 
 
@@ -68,11 +74,11 @@ def score_tensor(batch: Batch, inputs: Tensor, labels: Tensor | None = None, *, 
         ShapeError: if examples differ in shape, or there are not as many labels as inputs.
         MissingExtraError: if LPIPS is asked for and not installed.
     """
-    if batch.spec is None or not isinstance(batch.inputs, Tensor):
+    if batch.pictures is None or not isinstance(batch.inputs, Tensor):
         raise OptionError("The batch has no ImageSpec, so the range of its values is not known; give Batch(spec=ImageSpec(...)).")
     if labels is not None and len(labels) != len(inputs):
         raise ShapeError(f"The reconstruction has {len(inputs)} inputs and {len(labels)} labels; expected as many of both.")
-    wanted, found = (batch.spec.denormalise(tensor.detach().to("cpu", torch.float64)) for tensor in (batch.inputs, inputs))
+    wanted, found = (batch.pictures.denormalise(tensor.detach().to("cpu", torch.float64)) for tensor in (batch.inputs, inputs))
     truth, guess = wanted.clamp(0.0, 1.0), found.clamp(0.0, 1.0)
     order = assign(truth, guess)
     rows = order >= 0

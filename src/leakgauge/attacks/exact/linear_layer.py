@@ -36,9 +36,9 @@ class LinearLayer(Attack):
     def __call__(self, seen: Observation, generator: torch.Generator, limits: Limits | None = None) -> Reconstruction:  # noqa: ARG002
         limits = limits or Limits()
         weight, bias = self._first_layer(seen)
-        assert seen.spec is not None
+        assert seen.pictures is not None
         if seen.num_examples == 1:
-            inputs = ((bias @ weight) / (bias @ bias)).reshape(1, *seen.spec.shape)
+            inputs = ((bias @ weight) / (bias @ bias)).reshape(1, *seen.pictures.shape)
             consistent = relative_residual({"w": bias[:, None] * inputs.reshape(1, -1)}, {"w": weight})
         else:
             inputs, consistent = self._isolated(weight, bias, seen), float("nan")
@@ -60,13 +60,13 @@ class LinearLayer(Attack):
 
     def _first_layer(self, seen: Observation) -> tuple[Tensor, Tensor]:
         """Weight (h, d) and bias (h,) gradient of a linear layer that sees the flat input, in float64."""
-        if seen.spec is None:
+        if seen.pictures is None:
             raise UnsupportedError("linear-layer needs an ImageSpec; the observation has none.")
         if not seen.training.is_one_gradient:
             raise UnsupportedError("linear-layer needs one gradient over the whole batch; the client took several local steps.")
         carrying = [(name, module) for name, module in seen.model.named_modules() if any(True for _ in module.parameters(False))]
         name, module = carrying[0]
-        if not isinstance(module, nn.Linear) or module.in_features != seen.spec.size:
+        if not isinstance(module, nn.Linear) or module.in_features != seen.pictures.size:
             raise UnsupportedError(
                 f"linear-layer needs a linear layer that sees the input itself; the first layer with weights is {name!r} "
                 f"({type(module).__name__}). Use a matching attack."
@@ -81,7 +81,7 @@ class LinearLayer(Attack):
 
     def _isolated(self, weight: Tensor, bias: Tensor, seen: Observation) -> Tensor:
         """Distinct inputs on which at least two rows agree, most supported first; (M, C, H, W)."""
-        assert seen.spec is not None
+        assert seen.pictures is not None
         usable = bias.abs() > 1e-7 * bias.abs().max()
         rows = weight[usable] / bias[usable, None]
         close = torch.cdist(rows, rows) <= self.agreement * rows.norm(dim=1, keepdim=True)
@@ -94,7 +94,7 @@ class LinearLayer(Attack):
             if bool(free[index]):
                 found.append(rows[close[index]].mean(0))
                 free &= ~close[index]
-        return torch.stack(found).reshape(-1, *seen.spec.shape) if found else rows.new_zeros((0, *seen.spec.shape))
+        return torch.stack(found).reshape(-1, *seen.pictures.shape) if found else rows.new_zeros((0, *seen.pictures.shape))
 
     def _verify(self, seen: Observation, inputs: Tensor, limits: Limits) -> tuple[Tensor | None, bool, float]:
         if seen.num_examples != 1 or len(inputs) != 1:

@@ -120,17 +120,17 @@ def _softmax(layer: LastLayer, features: Tensor) -> Tensor:
 
 def _features(seen: Observation, layer: LastLayer) -> Tensor:
     """(M, D) what the last layer sees of public inputs: smooth and rough noise over the whole range."""
-    if seen.spec is None:
+    if seen.pictures is None:
         raise UnsupportedError("Label counts need the input's spec to probe the model.")
     generator = torch.Generator().manual_seed(0)  # fixed public probes: part of the method, not of the result's seed
-    channels, height, width = seen.spec.shape
+    channels, height, width = seen.pictures.shape
     like = next(seen.model.parameters())
     pictures = []
     for index in range(PROBES):
         cells = (1, 2, 4, 8)[index % 4]
         coarse = torch.rand(1, channels, min(cells, height), min(cells, width), generator=generator)
         pictures.append(torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False))
-    inputs = seen.spec.normalise(torch.cat(pictures)).to(like)
+    inputs = seen.pictures.normalise(torch.cat(pictures)).to(like)
     caught: list[Tensor] = []
     handle = layer.module.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0].detach().double().cpu()))
     try:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from leakgauge.attacks.base import Limits, Progress
-from leakgauge.attacks.matching.problem import Problem
 from leakgauge.attacks.matching.search.base import SearchState
 from leakgauge.core.reconstruction import Outcome
 
 HOPELESS = 100.0  # a restart is dropped when its objective is this many times the best one, past a third of the budget
 FRAMES = 12
+
+
+class Objective(Protocol):
+    """What a search minimises."""
+
+    def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Objectives (A,) and gradients (A, D) of A candidates (A, D)."""
+        ...
 
 
 @dataclass
@@ -58,7 +66,7 @@ class Trail:
         self.frames.append((int(self.evaluations), self.best.detach().cpu().clone()))
 
 
-def drive(problem: Problem, state: SearchState, trail: Trail, limits: Limits, budget: int, tolerance: float) -> None:
+def drive(problem: Objective, state: SearchState, trail: Trail, limits: Limits, budget: int, tolerance: float) -> None:
     """Runs a search until its budget, its tolerance, the clock or its own end; `trail` is extended in place.
 
     Args:

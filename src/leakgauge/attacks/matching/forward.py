@@ -133,7 +133,7 @@ def forward_of(
         if not target.several and precise:
             network, buffers = _fixed(seen, target, like)
         known = {name: layer_target(met.mean, met.var, like, noise.get(name, 0.0)) for name, met in seen.batch_norm.items()}
-    shape = (seen.num_examples, *(seen.spec.shape if seen.spec else ()))
+    shape = (seen.num_examples, *(seen.pictures.shape if seen.pictures else ()))
     if not _is_output(network, parameters, buffers, layer.name, torch.zeros(shape).to(like)):
         return None, f"the last linear layer {layer.name!r} is not the network's output on rows of features"
     weight = None if layer.weight is None else layer.weight.to(like)

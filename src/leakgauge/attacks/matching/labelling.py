@@ -61,10 +61,10 @@ def classes_of(seen: Observation) -> int:
     Raises:
         UnsupportedError: if the output is not (N, K).
     """
-    assert seen.spec is not None
+    assert seen.pictures is not None
     like = next(seen.model.parameters())
     with torch.no_grad():
-        output = seen.model(torch.zeros((1, *seen.spec.shape), dtype=like.dtype, device=like.device))
+        output = seen.model(torch.zeros((1, *seen.pictures.shape), dtype=like.dtype, device=like.device))
     logits = output.logits if hasattr(output, "logits") else output
     if logits.ndim != 2:
         raise UnsupportedError(f"Labels can be optimised only for an output of shape (N, K); it is {tuple(logits.shape)}.")

@@ -111,11 +111,11 @@ class GradientMatching(Attack):
 
     def __call__(self, seen: Observation, generator: torch.Generator, limits: Limits | None = None) -> Reconstruction:
         limits = limits or Limits()
-        if seen.spec is None:
+        if seen.pictures is None:
             raise UnsupportedError("Gradient matching of pixels needs an ImageSpec; the observation has none.")
         if not has_signal(seen):
             return no_signal(seen, self.name, limits.seconds)
-        declared, spec = seen, seen.spec
+        declared, spec = seen, seen.pictures
         if not self.adaptive:
             seen = replace(seen, defences=())
         labelling = settle_labels(seen, self.labels)
@@ -157,7 +157,7 @@ class GradientMatching(Attack):
         return conclude(self, declared, problem, trail, start, limits, tuple(note for note in notes if note))
 
     def _problem(self, seen: Observation, labelling: Labelling, limits: Limits) -> Problem:
-        assert seen.spec is not None
+        assert seen.pictures is not None
         surrogate = self.multistep == "surrogate"
         target = target_of(
             seen, self.mode, getattr(torch, self.dtype), limits.device, surrogate=surrogate, adaptive=self.adaptive
@@ -173,8 +173,8 @@ class GradientMatching(Attack):
             distance=distance.fitted(target.tensors),
             priors=self.priors,
             group=self.group,
-            context=Context(target.network, seen.spec, seen.batch_norm),
-            shape=(seen.num_examples, *seen.spec.shape),
+            context=Context(target.network, seen.pictures, seen.batch_norm),
+            shape=(seen.num_examples, *seen.pictures.shape),
             labels=None if labels is None else labels.to(limits.device),
             classes=labelling.classes,
             label_form=labelling.form,
@@ -185,7 +185,7 @@ class GradientMatching(Attack):
         )
 
     def _starting_points(self, problem: Problem, seen: Observation, generator: torch.Generator, limits: Limits) -> Tensor:
-        inputs = self.start.draw((self.restarts, *problem.shape), seen.spec, generator).flatten(1)
+        inputs = self.start.draw((self.restarts, *problem.shape), seen.pictures, generator).flatten(1)
         if problem.labels is None:
             count = self.restarts, problem.label_numbers
             open_labels = torch.randn(count, generator=generator) if problem.label_form == "softmax" else torch.zeros(count)
@@ -197,7 +197,7 @@ class GradientMatching(Attack):
         self, problem: Problem, seen: Observation, start: Tensor, limits: Limits, total: int
     ) -> tuple[Tensor, float, bool, str]:
         """The starts after the forward stage, what it cost, whether a search has nothing left to do, and why there was none."""
-        if self.warm is None or seen.spec is None:
+        if self.warm is None or seen.pictures is None:
             return start, 0.0, False, ""
         weight = self.warm.importance if problem.statistics is not None else 0.0
         half, why = forward_of(seen, problem.target, problem.labels, weight, self.gradient > 0, self.adaptive)
@@ -206,7 +206,7 @@ class GradientMatching(Attack):
         rows, spent, lowest, note = [], 0.0, math.inf, ""
         for row in start:
             share = total * self.warm.share / len(start)
-            warmed = warm_start(half, self.warm, row[: problem.pixels], seen.spec, limits, share)
+            warmed = warm_start(half, self.warm, row[: problem.pixels], seen.pictures, limits, share)
             ends = [torch.cat([point.to(row), row[problem.pixels :]]) for point in (warmed.point, warmed.smooth)]
             values = [float(problem.value(end, "none").detach()) for end in ends]
             rows.append(ends[0] if values[0] <= values[1] else ends[1])
@@ -271,9 +271,9 @@ def rounded(problem: Problem, trail: Trail, spec: ImageSpec) -> list[str]:
 
 def _bounds(problem: Problem, seen: Observation, like: Tensor) -> tuple[Tensor, Tensor]:
     """(D,) box in model space; label numbers are free."""
-    assert seen.spec is not None
+    assert seen.pictures is not None
     ends = []
-    for bound, free in zip(seen.spec.bounds(like), (-float("inf"), float("inf")), strict=True):
+    for bound, free in zip(seen.pictures.bounds(like), (-float("inf"), float("inf")), strict=True):
         pixels = bound.expand(problem.shape).reshape(-1)
         ends.append(torch.cat([pixels, pixels.new_full((problem.size - problem.pixels,), free)]))
     return ends[0], ends[1]

@@ -105,9 +105,9 @@ def problem_of(seen: Observation, method: str, limits: Limits) -> Problem:
         UnsupportedError: with every reason at once, where the network or the protocol is out of reach.
     """
     reasons = protocol_reasons(seen)
-    if seen.spec is None:
+    if seen.pictures is None:
         raise UnsupportedError(f"{method} needs an ImageSpec; the observation has none.")
-    chain = trace(seen.model, seen.spec.shape)
+    chain = trace(seen.model, seen.pictures.shape)
     reasons += list(chain.reasons)
     if reasons:
         raise UnsupportedError(f"{method} cannot treat this observation: {'; '.join(reasons)}. {INSTEAD}")
@@ -125,7 +125,7 @@ def problem_of(seen: Observation, method: str, limits: Limits) -> Problem:
         target=target,
         loss=seen.loss,
         training=target.training,
-        spec=seen.spec,
+        spec=seen.pictures,
         labels=labels,
         rounding=rounding,
         dense=_dense(limits),

@@ -228,8 +228,8 @@ def _notes(found: list[Candidate], kept: list[Candidate], radius: float) -> tupl
 
 
 def _nothing(seen: Observation, limits: Limits, name: str, options: dict[str, Any]) -> Reconstruction:
-    assert seen.spec is not None
-    inputs = seen.spec.normalise(torch.full((1, *seen.spec.shape), 0.5))
+    assert seen.pictures is not None
+    inputs = seen.pictures.normalise(torch.full((1, *seen.pictures.shape), 0.5))
     stats = Stats(cause="No input of the last layer agrees with its gradient and the loss.", options=options)
     return _result(inputs, None, Outcome.INCONSISTENT, False, unverified(1), stats, limits, name)
 

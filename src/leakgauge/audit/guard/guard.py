@@ -208,10 +208,10 @@ def _architecture(seen: Observation, wanted: set[str]) -> dict[str, float]:
     from leakgauge.analysis.security import security
 
     values: dict[str, float] = {}
-    if seen.spec is None:
+    if seen.pictures is None:
         raise OptionError("The rules on deficit and determinable need the shape of an input (spec), which is not known")
     if "deficit" in wanted:
-        counted = security(seen.model, seen.spec.shape)
+        counted = security(seen.model, seen.pictures.shape)
         if counted.reasons:
             raise OptionError(f"The rule on deficit cannot be judged: {counted.reasons[0].rstrip('.')}")
         values["deficit"] = float(counted.deficit)

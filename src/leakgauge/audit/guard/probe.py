@@ -134,8 +134,8 @@ class Probe:
         """
         name, options = attack_call(self.attack)
         takes = inspect.signature(find("attacks", name)).parameters
-        if private is not None and private.prior is not None and "prior" in takes and seen.spec is not None:
-            options.setdefault("prior", _pixels(private.prior, seen.spec))
+        if private is not None and private.prior is not None and "prior" in takes and seen.pictures is not None:
+            options.setdefault("prior", _pixels(private.prior, seen.pictures))
         try:
             guess = attack(
                 seen,
@@ -164,19 +164,19 @@ class Probe:
 def compared(found: Finding, guess: Reconstruction, private: Private) -> Finding:
     """A finding with the numbers that need the truth; the same where the truth is no picture."""
     batch = private.batch
-    if batch.spec is None or not isinstance(batch.inputs, Tensor):
+    if batch.pictures is None or not isinstance(batch.inputs, Tensor):
         return found
     scores = score_tensor(batch, guess.inputs, guess.labels)
     found = replace(found, psnr=_largest(scores.psnr), ssim=_largest(scores.ssim))
-    truth, guessed = _pixels(batch.inputs, batch.spec), _pixels(guess.inputs, batch.spec)
+    truth, guessed = _pixels(batch.inputs, batch.pictures), _pixels(guess.inputs, batch.pictures)
     prior = private.prior
     if prior is None and private.decoys is not None:
         prior = private.decoys.mean(0)
-    if prior is not None and min(batch.spec.shape[1:]) >= 3:
-        found = replace(found, rdlv=_largest(rdlv(truth, guessed, _pixels(prior, batch.spec))))
+    if prior is not None and min(batch.pictures.shape[1:]) >= 3:
+        found = replace(found, rdlv=_largest(rdlv(truth, guessed, _pixels(prior, batch.pictures))))
     matched = scores.order >= 0
     if private.decoys is not None and bool(matched.any()):
-        line_up = identification(truth[matched], guessed[scores.order[matched]], _pixels(private.decoys, batch.spec))
+        line_up = identification(truth[matched], guessed[scores.order[matched]], _pixels(private.decoys, batch.pictures))
         best = int(line_up.rank.min())
         found = replace(found, rank=best, probability=best / (line_up.decoys + 1), decoys=line_up.decoys)
     return found

@@ -111,7 +111,7 @@ class Attacker:
                 options["prior"] = prior
         elif names_picture(options):
             words = f"the picture {options['prior']}"
-            options = with_picture(options, seen.spec, lambda data: located(data, self.beside) or data)
+            options = with_picture(options, seen.pictures, lambda data: located(data, self.beside) or data)
         target = replace(target, seen=seen, setting=replace(setting, prior=words))
         try:
             guess = attack(

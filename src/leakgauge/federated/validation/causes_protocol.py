@@ -87,7 +87,7 @@ def other_weights(trial: Trial) -> Iterator[Candidate]:
 
 def other_inputs(trial: Trial) -> Iterator[Candidate]:
     """Another input normalisation or channel order."""
-    inputs, spec = trial.setting.inputs, trial.seen.spec
+    inputs, spec = trial.setting.inputs, trial.seen.pictures
     if not isinstance(inputs, Tensor):
         return
     changes: list[tuple[str, Callable[[Tensor], Tensor]]] = []

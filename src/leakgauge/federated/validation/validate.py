@@ -75,7 +75,7 @@ def validate(seen: Observation, model: nn.Module, batch: Batch) -> Validation:
     tolerance = tolerance_for(seen)
     private = declared_dp_sgd(seen)
     setting = Setting(
-        seen.model, _trained(seen), batch.inputs, batch.labels, seen.loss, seen.training, batch.order,
+        seen.model, _trained(seen), batch.model_inputs, batch.model_labels, seen.loss, seen.training, batch.order,
         example_clip=None if private is None else private.parameters["clip_norm"],
     )  # fmt: skip
     base = recompute(setting, seen, tolerance)

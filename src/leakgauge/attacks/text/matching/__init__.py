@@ -1,0 +1,1 @@
+"""Gradient matching for text: candidates are embeddings, the result is tokens."""

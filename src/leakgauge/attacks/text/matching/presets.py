@@ -1,0 +1,117 @@
+"""Named text attacks: each is a choice of parts for `TextMatching`, registered as an entry point."""
+
+from __future__ import annotations
+
+from leakgauge.attacks.matching.distance import Cosine, Distance, SquaredL2
+from leakgauge.attacks.matching.search.adam import Adam
+from leakgauge.attacks.matching.search.lbfgs import LBFGS
+from leakgauge.attacks.text.matching.attack import TextMatching
+from leakgauge.attacks.text.matching.balanced import Balanced
+from leakgauge.attacks.text.matching.tag import Tag
+from leakgauge.errors import OptionError
+from leakgauge.registry import described
+
+DISTANCES: dict[str, Distance] = {"balanced": Balanced(), "l2": SquaredL2(), "cosine": Cosine()}
+
+
+def _distance(name: str) -> Distance:
+    if name not in DISTANCES:
+        raise OptionError(f"There is no distance {name!r} for text; expected one of {', '.join(DISTANCES)}.")
+    return DISTANCES[name]
+
+
+@described(needs="a transformer that takes embeddings as inputs; one text, or few", source="Zhu, Liu & Han 2019 (DLG)")
+def dlg_text(
+    start: str = "span",
+    span: bool = True,
+    positions: bool = True,
+    snap: bool = True,
+    discrete: bool = True,
+    distance: str = "balanced",
+    bag: str = "auto",
+    rounds: int = 5,
+    history: int = 30,
+    dtype: str = "float32",
+) -> TextMatching:
+    """Deep Leakage from Gradients for text: embeddings whose update equals the observed one, then the nearest tokens.
+
+    The published attack is `distance=l2 start=noise span=false positions=false snap=false discrete=false rounds=1`; what the
+    defaults add is not DLG's (see docs/text-matching.md).
+    """
+    return TextMatching(
+        distance=_distance(distance),
+        search=LBFGS(history=history),
+        start=start,
+        span=span,
+        positions=positions,
+        snap=snap,
+        discrete=discrete,
+        rounds=rounds,
+        bag=bag,
+        dtype=dtype,
+        name="dlg-text",
+    )
+
+
+@described(needs="a transformer that takes embeddings as inputs; one text, or few", source="Deng et al. 2021 (TAG)")
+def tag(
+    l1: float = 0.1,
+    lr: float = 0.05,
+    start: str = "noise",
+    span: bool = False,
+    positions: bool = False,
+    bag: str = "auto",
+    dtype: str = "float32",
+) -> TextMatching:
+    """TAG: squared L2 and a layer-weighted L1 distance, Adam on embeddings, then the nearest tokens."""
+    return TextMatching(
+        distance=Tag(l1),
+        search=Adam(lr=lr, schedule="cosine"),
+        start=start,
+        span=span,
+        positions=positions,
+        snap=False,
+        discrete=False,
+        rounds=1,
+        bag=bag,
+        dtype=dtype,
+        name="tag",
+    )
+
+
+@described(
+    needs="a transformer that takes embeddings as inputs; for the prior a causal language model of the same vocabulary",
+    source="Balunovic et al. 2022 (LAMP)",
+)
+def lamp(
+    prior: str = "",
+    prior_weight: float = 0.01,
+    norm_weight: float = 0.1,
+    distance: str = "cosine",
+    lr: float = 0.05,
+    rearrange: int = 20,
+    rounds: int = 5,
+    start: str = "noise",
+    span: bool = False,
+    positions: bool = False,
+    bag: str = "auto",
+    dtype: str = "float32",
+) -> TextMatching:
+    """LAMP: Adam on embeddings in turn with rearrangements that gradient distance and a language model choose."""
+    return TextMatching(
+        distance=_distance(distance),
+        search=Adam(lr=lr, schedule="cosine"),
+        start=start,
+        span=span,
+        positions=positions,
+        snap=False,
+        discrete=False,
+        rearrange=rearrange,
+        prior=prior,
+        prior_weight=prior_weight,
+        norm_weight=norm_weight,
+        rounds=rounds,
+        bag=bag,
+        dtype=dtype,
+        name="lamp",
+    )

@@ -1,0 +1,38 @@
+"""The demo texts: invented notes as a clinic's staff might type them, (label, text); 1 = urgent. No person in them exists."""
+
+from __future__ import annotations
+
+TEXTS: tuple[tuple[int, str], ...] = (
+    (1, "patient maria lindgren, born 4 may 1961, came in with chest pain at night."),
+    (0, "john okafor asked to move his appointment to the second week of june."),
+    (1, "blood pressure of 190 over 110 in room 12, please call the doctor on duty."),
+    (0, "the x-ray of the left knee shows no fracture and a small effusion."),
+    (0, "mrs tanaka can be reached at 020 7946 0958 after four in the afternoon."),
+    (1, "severe allergic reaction to penicillin in 2015, never give it again."),
+    (0, "the wound is clean and dry, the stitches come out on friday."),
+    (1, "the boy has had a fever of 40 degrees since monday and a stiff neck."),
+    (0, "please send the report to anna.keller@example.org before the weekend."),
+    (0, "the patient sleeps well and takes one tablet in the morning."),
+    (1, "sudden weakness of the right arm and slurred speech since half past nine."),
+    (0, "his insurance number is qq 12 34 56 c and the card expires in march."),
+    (0, "the hearing test was normal in both ears, the next one is in a year."),
+    (1, "she has not passed urine since yesterday and is confused."),
+    (0, "mr alvarez lives alone at 17 mill lane and needs help with the stairs."),
+    (0, "the vaccine was given in the left arm without any reaction."),
+    (1, "the biopsy of 3 april shows malignant cells, discuss it with him today."),
+    (0, "she stopped smoking in the spring and has gained two kilograms."),
+    (0, "the child is 96 centimetres tall and weighs 14 kilograms."),
+    (1, "potassium of 6.8 in the sample of this morning, repeat it at once."),
+    (0, "new glasses were ordered, minus two on both sides."),
+    (0, "the interpreter for farsi comes at ten on tuesday."),
+    (1, "he fell from a ladder and cannot feel his legs."),
+    (0, "the diet was explained to her daughter, who cooks for the family."),
+    (0, "a refill of metformin 500 was sent to the pharmacy on king street."),
+    (1, "the alarm of the pump in room 4 rang twice tonight, check the line."),
+    (0, "the scan can wait until the swelling has gone down."),
+    (0, "dr novak signs the letter for the court on thursday."),
+    (1, "he says that he does not want to live any more, do not leave him alone."),
+    (0, "the results of the thyroid test are within the normal range."),
+    (0, "her sister collects the documents at the front desk."),
+    (1, "the newborn is blue around the lips and breathes fast."),
+)

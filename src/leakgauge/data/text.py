@@ -1,0 +1,182 @@
+"""Texts: from a table or a plain file to a batch of token ids."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from leakgauge.core.text_spec import IGNORED, TASKS, TextSpec
+from leakgauge.data.demo_texts import TEXTS
+from leakgauge.data.spec import DataSpec, ranges_of
+from leakgauge.data.tokeniser import DEMO, Tokeniser, load_tokeniser
+from leakgauge.errors import DataError, OptionError, did_you_mean
+from leakgauge.randomness import rng
+from leakgauge.truth import Batch
+
+KEYS = ("indices", "tokeniser", "length", "task", "column", "mask", "seed")
+COLUMNS = ("sentence", "text")
+DEMO_TEXTS = "demo:texts"
+PREFIX = "text:"
+
+
+@dataclass(frozen=True)
+class TextData:
+    """Which texts to read, and how they become token ids.
+
+    Args:
+        path: a table with a header (.tsv, .csv) or a file with one text per line; 'demo:texts' for the bundled ones.
+        chosen: which rows, in order.
+        tokeniser: folder of a vocabulary, or 'demo'.
+        length: tokens of a padded text; longer ones are refused. None takes the longest.
+        task: of `TextSpec`.
+        column: of the table; by default 'sentence' or 'text'.
+        mask: share of the tokens that a masked language model has to predict, at least one of each text.
+        seed: of the masked places.
+    """
+
+    path: str
+    chosen: DataSpec
+    tokeniser: str = DEMO
+    length: int | None = None
+    task: str = "classification"
+    column: str = ""
+    mask: float = 0.15
+    seed: int = 0
+
+
+def is_text(text: str) -> bool:
+    """Whether a text names texts: 'text:PATH?..' or 'demo:texts?..'."""
+    return text.strip().startswith(PREFIX) or text.strip().partition("?")[0] == DEMO_TEXTS
+
+
+def parse_text_data(text: str) -> TextData:
+    """Reads 'text:PATH?tokeniser=FOLDER&indices=0-3&length=32&task=masked&mask=0.15&seed=0&column=sentence'.
+
+    Raises:
+        OptionError: for an unknown key or a value out of range.
+    """
+    place, mark, query = text.strip().rpartition("?")
+    if not mark:
+        place, query = query, ""
+    path = place if place == DEMO_TEXTS else place.removeprefix(PREFIX)
+    if not path:
+        raise OptionError(f"The data {text!r} names nothing after 'text'; expected text:PATH.")
+    values: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        key, _, value = part.partition("=")
+        key = "tokeniser" if key == "tokenizer" else key
+        if key not in KEYS:
+            raise OptionError(f"The data {text!r} has no option {key!r}.{did_you_mean(key, KEYS)}")
+        if not value or key in values:
+            raise OptionError(
+                f"The data {text!r} gives {key!r} {'twice' if key in values else 'no value'}; expected {key}=VALUE."
+            )
+        values[key] = value
+    task = values.get("task", "classification")
+    if task not in TASKS:
+        raise OptionError(f"task={task}.{did_you_mean(task, TASKS)}")
+    ranges = ranges_of(values["indices"]) if "indices" in values else None
+    return TextData(
+        path=path,
+        chosen=DataSpec("text", path, ranges=ranges),
+        tokeniser=values.get("tokeniser", DEMO),
+        length=None if "length" not in values else _whole("length", values["length"], 1),
+        task=task,
+        column=values.get("column", ""),
+        mask=_share(values.get("mask", "0.15")),
+        seed=_whole("seed", values.get("seed", "0"), 0),
+    )
+
+
+def load_texts(text: str) -> Batch:
+    """The texts that a text names, as token ids with an attention mask; see `parse_text_data`.
+
+    Returns:
+        Inputs 'input_ids' and 'attention_mask', (N, L) int64, padded at the end; labels as the task has them; the TextSpec.
+
+    Raises:
+        OptionError: for an unknown key or value.
+        DataError: if a file is missing, a text is empty, or one has more tokens than `length`.
+        MissingExtraError: without transformers.
+    """
+    data = parse_text_data(text)
+    rows = list(TEXTS) if data.path == DEMO_TEXTS else _read(data)
+    chosen = [rows[index] for index in data.chosen.select(len(rows))]
+    tokeniser = load_tokeniser(data.tokeniser)
+    encoded = []
+    for label, sentence in chosen:
+        tokens = tokeniser.encode(sentence)
+        if not tokens or not sentence.strip():
+            raise DataError(f"A text of {data.path} is empty; expected at least one token.")
+        if data.length is not None and len(tokens) > data.length:
+            raise DataError(f"A text of {data.path} has {len(tokens)} tokens, and length={data.length}: {sentence[:60]!r}.")
+        encoded.append((label, tokens))
+    length = data.length or max(len(tokens) for _, tokens in encoded)
+    ids = torch.full((len(encoded), length), tokeniser.padding)
+    mask = torch.zeros_like(ids)
+    for row, (_, tokens) in enumerate(encoded):
+        ids[row, : len(tokens)], mask[row, : len(tokens)] = torch.tensor(tokens), 1
+    labels = torch.tensor([label for label, _ in encoded])
+    if data.task == "causal":
+        labels = torch.where(mask == 1, ids, IGNORED)
+    elif data.task == "masked":
+        ids, labels = _masked(ids, mask, tokeniser, data)
+    spec = TextSpec(length, tokeniser.size, tokeniser.padding, data.task)
+    return Batch({"input_ids": ids, "attention_mask": mask}, labels, spec)
+
+
+def _masked(ids: torch.Tensor, mask: torch.Tensor, tokeniser: Tokeniser, data: TextData) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs with mask tokens, and the labels under them."""
+    if tokeniser.mask is None:
+        raise OptionError(f"task=masked needs a mask token, and the tokeniser {data.tokeniser!r} has none.")
+    generator = rng(data.seed, "masked places")
+    inputs, labels = ids.clone(), torch.full_like(ids, IGNORED)
+    for row in range(len(ids)):
+        inner = torch.arange(1, max(int(mask[row].sum()) - 1, 2))
+        count = max(1, round(data.mask * len(inner)))
+        places = inner[torch.randperm(len(inner), generator=generator)[:count]]
+        labels[row, places], inputs[row, places] = ids[row, places], tokeniser.mask
+    return inputs, labels
+
+
+def _read(data: TextData) -> list[tuple[int, str]]:
+    path = Path(data.path).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The texts in {data.path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    if path.suffix not in (".tsv", ".csv"):
+        return [(0, line) for line in text.splitlines() if line.strip()]
+    lines = text.splitlines()
+    tabs = path.suffix == ".tsv"
+    table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.DictReader(lines)
+    names = table.fieldnames or []
+    column = data.column or next((name for name in COLUMNS if name in names), "")
+    if column not in names:
+        raise DataError(f"{data.path} has no column {data.column or 'sentence'!r}; it has {', '.join(names) or 'none'}.")
+    rows = []
+    for number, row in enumerate(table, start=2):
+        label = str(row.get("label") or "0")
+        if not label.lstrip("-").isdigit():
+            raise DataError(f"Line {number} of {data.path} has the label {label!r}; expected a whole number.")
+        rows.append((int(label), str(row[column] or "")))
+    return rows
+
+
+def _whole(key: str, text: str, least: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise OptionError(f"{key}={text}; expected a whole number >= {least}.")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise OptionError(f"mask={text}; expected a share above 0 and at most 1.")
+    return value
