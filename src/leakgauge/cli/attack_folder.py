@@ -26,14 +26,15 @@ def attack_recordings(
     model_state: str | None,
     budget: str | int,
     seed: int,
+    tokeniser: str | None,
     as_json: bool,
 ) -> None:
     """Attacks every observation below `source`; an interruption keeps what is done.
 
     Args:
         source: folder of recordings.
-        model, text, truth, weights, classes, model_seed, model_state, budget, seed, as_json: as on the command line; `truth` is a
-            folder here.
+        model, text, truth, weights, classes, model_seed, model_state, budget, seed, tokeniser, as_json: as on the command
+            line; `truth` is a folder here.
         folder: where records and `leakage.json` go.
         play: runs the attack with its options on one observation.
     """
@@ -42,6 +43,7 @@ def attack_recordings(
     from leakgauge.audit.making import record_of, unsupported
     from leakgauge.audit.prior import names_picture, prior_picture, with_picture
     from leakgauge.audit.recordings import find_recordings, leakage_of, mean_of_others, save_leakage, titled
+    from leakgauge.audit.text_case import check_truth, tokeniser_for, with_public
     from leakgauge.cli.console import remark
     from leakgauge.cli.networks import observation_and_model, state_in_words
     from leakgauge.errors import DataError, KnowledgeError, UnsupportedError
@@ -57,12 +59,15 @@ def attack_recordings(
     opened = [observation_and_model(str(entry.path), model, weights=weights, classes=classes, seed=model_seed) for entry in found]
     for entry, (seen, _) in zip(found, opened, strict=True):
         whose[entry.path.name] = seen.provenance.client if seen.provenance else entry.path.name
+    readers = [tokeniser_for(seen.spec, model, tokeniser) for seen, _ in opened]
+    for entry, (seen, _) in zip(found, opened, strict=True):
+        check_truth(seen.spec, batches.get(entry.path.name), str(entry.truth))
     stopped = False
     for place, (entry, (seen, fresh)) in enumerate(zip(found, opened, strict=True), start=1):
         if not as_json:
             remark(f"{place} of {len(found)}: {entry.path.name}")
         try:
-            guess = play(seen, with_picture(options, seen.pictures))
+            guess = play(seen, with_public(name, with_picture(options, seen.pictures), seen.spec, readers[place - 1]))
         except (UnsupportedError, KnowledgeError) as reason:
             guess = unsupported(seen, name, reason)
         except KeyboardInterrupt:
@@ -80,6 +85,7 @@ def attack_recordings(
             title=title,
             series=series,
             identity=(entry.path.name, text),
+            tokeniser=readers[place - 1],
         )
         save_record(record, folder)
         prior = mean_of_others(batches, entry.path.name, whose)

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from leakgauge.audit.recordings import Leakage
 from leakgauge.report.terminal import STYLES, framed
+from leakgauge.report.text_words import percent
 from leakgauge.report.words import decibels
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def _field(line: Leakage) -> Text:
         certified = f"{line.certified} certified" if line.certified else ("explains it" if line.explains else "")
         words = line.outcome.lower().replace("_", " ")
         return Text(", ".join(filter(None, (words, certified))))
+    if not math.isnan(line.token_accuracy):
+        return Text(f"{line.verdict}, {percent(line.token_accuracy)} of the tokens", style=STYLES.get(line.verdict, ""))
     values = [line.verdict, decibels(line.psnr)]
     values += [] if math.isnan(line.ssim) else [f"SSIM {line.ssim:.2f}"]
     values += [] if math.isnan(line.rdlv) else [f"RDLV {line.rdlv:.2f}"]
