@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from leakgauge.federated.validation.validate import validate
 
 from leakgauge.core import ThreatModel
 from leakgauge.core.observation import Observation
@@ -14,6 +13,7 @@ from leakgauge.core.spec import spec_from_json
 from leakgauge.core.text_spec import TextSpec
 from leakgauge.errors import OptionError, ShapeError
 from leakgauge.federated.client import Client
+from leakgauge.federated.validation.validate import validate
 from leakgauge.randomness import rng
 from leakgauge.truth import Batch
 

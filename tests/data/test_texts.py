@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from leakgauge.data import load_data
-from leakgauge.data.tokeniser import load_tokeniser
+from leakgauge.data.text import public_tokens
+from leakgauge.data.tokeniser import has_tokeniser, load_tokeniser
 from leakgauge.errors import DataError, OptionError
 
 pytest.importorskip("transformers")
@@ -103,3 +104,60 @@ def test_tables_that_do_not_fit(tmp_path):
     table.write_text("label,text\n1,\n", encoding="utf-8")
     with pytest.raises(DataError, match="is empty"):
         load_data(f"text:{table}")
+
+
+def test_pieces_make_up_the_text(tmp_path):
+    tokeniser = load_tokeniser("demo")
+    ids = tokeniser.encode("she said: maria sleeps.")
+    assert "".join(tokeniser.pieces(ids)) == " [CLS] she said: maria sleeps. [SEP]"
+    assert tokeniser.pieces([ids[1], 10**6, -3]) == [" she", " <1000000>", " <-3>"]
+    assert tokeniser.special == {0, 1, 2, 3, 4}
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "sleep", "##s", "well"]
+    (tmp_path / "vocab.txt").write_text("\n".join(entries), encoding="utf-8")
+    folder = load_tokeniser(str(tmp_path))
+    assert folder.style == "pieces"
+    assert "".join(folder.pieces(folder.encode("sleeps well"))) == " [CLS] sleeps well [SEP]"
+    assert has_tokeniser(tmp_path)
+    assert not has_tokeniser(tmp_path / "none")
+
+
+def test_pieces_of_bytes(data_root):
+    tokeniser = load_tokeniser(f"{data_root}/text/gpt2")
+    text = "Caf\u00e9 na\u00efve, it's 3.5 \u20ac; two  blanks"
+    assert "".join(tokeniser.pieces(tokeniser.encode(text))) == text
+    assert tokeniser.style == "bytes"
+
+
+def test_rows_of_a_table_keep_their_quotes_and_lines(tmp_path):
+    table = tmp_path / "notes.csv"
+    table.write_bytes('\ufefflabel,text\r\n1,"all, is\nwell"\r\n0,fine\x85ly\r\n'.encode())
+    batch = load_data(f"text:{table}")
+    assert batch.labels.tolist() == [1, 0]
+    assert batch.names == ("notes.csv#0", "notes.csv#1")
+    table.write_text('text\n"' + "a" * 200_000 + '"\n', encoding="utf-8")
+    with pytest.raises(DataError, match="of .*notes.csv cannot be read"):
+        load_data(f"text:{table}")
+
+
+def test_texts_without_padding_have_one_length(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({"a": 0, "b": 1, "[?]": 2}, unk_token="[?]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=inner).save_pretrained(tmp_path)
+    (tmp_path / "notes.txt").write_text("a b\nb a\na\n", encoding="utf-8")
+    batch = load_data(f"text:{tmp_path}/notes.txt?tokeniser={tmp_path}&indices=0-1")
+    assert batch.spec.padding is None
+    assert batch.inputs["input_ids"].tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(DataError, match="no padding token, and the texts have 1 to 2 tokens"):
+        load_data(f"text:{tmp_path}/notes.txt?tokeniser={tmp_path}")
+    with pytest.raises(DataError, match="no padding token"):
+        load_data(f"text:{tmp_path}/notes.txt?tokeniser={tmp_path}&indices=0-1&length=5")
+
+
+def test_public_texts_are_cut_and_filled():
+    found = public_tokens(load_tokeniser("demo"), 8)
+    assert found.shape == (32, 8)
+    assert torch.equal(found[0], load_data("demo:texts?indices=0").inputs["input_ids"][0, :8])
+    assert public_tokens(load_tokeniser("demo"), 40)[0, -1] == -100

@@ -11,6 +11,7 @@ import pytest
 from e2e_run import Leakgauge, start
 
 from leakgauge.cli.demo_cases import NARROW, NOISE, planned_cases
+from leakgauge.cli.demo_text import available
 from leakgauge.registry import catalogue
 
 
@@ -30,6 +31,8 @@ def test_the_table_holds_what_the_demo_promises(quick: bool) -> None:
     assert any(case.attack == "linear-layer" and "size=64" in str(case.data) for case in cases)
     assert {case.seed for case in cases} == {case.attack_seed for case in cases} == {3}
     assert len({case.title for case in cases}) == len(cases)
+    written = any("demo:texts" in str(case.data) for case in cases)
+    assert written == (available() and "span-check" in {entry.name for entry in catalogue("attacks")})
     solved = [case for case in cases if case.attack == "recursive"]
     assert any(case.model == "cnn6:bias=last" and "size=32" in str(case.data) for case in solved)
     assert any(case.model == NARROW for case in solved), "a first layer that lacks equations"
@@ -61,10 +64,15 @@ def test_the_quick_demo_rebuilds_pictures_and_says_what_it_cannot(leakgauge: Lea
     held = records(tmp_path / "one")
     assert len(held) == len(planned_cases(True, 0))
     best = sorted(
-        (max(score["psnr"] if score["psnr"] != "inf" else 999 for score in record["scores"]), record["title"]) for record in held
+        (max(score["psnr"] if score["psnr"] != "inf" else 999 for score in record["scores"]), record["title"])
+        for record in held
+        if "text" not in record["conditions"]
     )
     assert sum(psnr >= 30 for psnr, _ in best) >= 4
     assert any(not record["determinable"] for record in held)
+    told = [record for record in held if "text" in record["conditions"]]
+    assert len(told) == sum("demo:texts" in str(planned.case.data) for planned in planned_cases(True, 0))
+    assert all(record["scores"][0]["exact"] for record in told)
     certain = {record["title"]: record["certified"] for record in held if record["attack"] == "recursive"}
     assert sorted(certain.values()) == [0, 1], certain
     assert "Equations of lenet-dlg on 3 x 32 x 32" in done.out

@@ -78,7 +78,19 @@ def test_attacked_recordings_have_rounds_as_steps(tmp_path: Path, store: str) ->
     save_record(one_rebuilt(), tmp_path)
     lines = [
         Leakage(
-            f"round-000{number}-client-7.safetensors", number, "7", "DETERMINED", True, 1, 1, "rebuilt", psnr, 0.9, math.nan, 1.0
+            f"round-000{number}-client-7.safetensors",
+            number,
+            "7",
+            "DETERMINED",
+            True,
+            1,
+            1e-7,
+            1,
+            "rebuilt",
+            psnr,
+            0.9,
+            math.nan,
+            1.0,
         )
         for number, psnr in ((1, 30.0), (2, math.inf))
     ]

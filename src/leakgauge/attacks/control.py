@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from leakgauge.attacks.base import Attack, Limits
+from leakgauge.attacks.control_text import control_tokens
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
 from leakgauge.core.spec import ImageSpec
+from leakgauge.core.text_spec import TextSpec
 from leakgauge.errors import OptionError, ShapeError, UnsupportedError
 from leakgauge.registry import described
 
@@ -23,11 +25,12 @@ class ControlGuess(Attack):
 
     Rules: 'grey' (mid-range, the optimum of the priors total variation and box), 'mean' (mean of the public pictures),
     'picture' (that public picture which is nearest to the others), 'best' (of the three, the one with the smallest mean
-    squared error on the public pictures, each left out of its own mean).
+    squared error on the public pictures, each left out of its own mean). For texts see `control_tokens`.
 
     Args:
         rule: one of the rules.
-        public: (M, C, H, W) public pictures in [0, 1]; without them 'best' is 'grey'.
+        public: (M, C, H, W) public pictures in [0, 1], or (M, L) token ids of public texts; without them 'best' is 'grey', or
+            one token throughout.
     """
 
     rule: str = "best"
@@ -35,10 +38,14 @@ class ControlGuess(Attack):
 
     def __call__(self, seen: Observation, generator: torch.Generator, limits: Limits | None = None) -> Reconstruction:  # noqa: ARG002
         limits = limits or Limits()
-        if seen.pictures is None:
-            raise UnsupportedError("The control needs an ImageSpec; the observation has none.")
-        name, pixels = control_pixels(seen.pictures, self.rule, self.public)
-        inputs = seen.pictures.normalise(pixels).expand(seen.num_examples, *seen.pictures.shape).clone()
+        if isinstance(seen.spec, TextSpec):
+            name, tokens = control_tokens(seen.spec, self.rule, self.public)
+            inputs = tokens.expand(seen.num_examples, -1).clone()
+        elif seen.pictures is None:
+            raise UnsupportedError("The control needs an ImageSpec or a TextSpec; the observation has none.")
+        else:
+            name, pixels = control_pixels(seen.pictures, self.rule, self.public)
+            inputs = seen.pictures.normalise(pixels).expand(seen.num_examples, *seen.pictures.shape).clone()
         return Reconstruction(
             inputs=inputs,
             labels=None,
@@ -89,7 +96,8 @@ def control_pixels(spec: ImageSpec, rule: str = "best", public: Tensor | None = 
 
 
 @described(
-    needs="nothing but the shape; public pictures make it stronger", source="audit practice; Huang et al. 2021, Balle et al. 2022"
+    needs="nothing but the shape; public pictures or texts make it stronger",
+    source="audit practice; Huang et al. 2021, Balle et al. 2022",
 )
 def control(rule: str = "best", public: Tensor | None = None) -> ControlGuess:
     """No attack: the best guess by a fixed rule that never looks at the update."""

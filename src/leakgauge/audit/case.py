@@ -14,12 +14,14 @@ from leakgauge.attacks.run import attack
 from leakgauge.audit.making import record_of, unsupported
 from leakgauge.audit.prior import with_picture
 from leakgauge.audit.record import Record, Series
+from leakgauge.audit.text_case import check_network, load_batch, tokeniser_for, with_public
 from leakgauge.core.callables import Loss
 from leakgauge.core.observation import Knowledge, Observation
 from leakgauge.core.reconstruction import Reconstruction
 from leakgauge.core.threat import ThreatModel
 from leakgauge.core.training import LocalTraining
-from leakgauge.data import load_data
+from leakgauge.data.text import is_text, parse_text_data
+from leakgauge.data.tokeniser import Tokeniser
 from leakgauge.defences.base import Defence
 from leakgauge.errors import KnowledgeError, OptionError, UnsupportedError
 from leakgauge.federated.client import Client
@@ -96,11 +98,13 @@ def run_case(
         UnsupportedError, KnowledgeError: if the attack does not apply, unless `keep_unsupported`.
         LeakgaugeError: for a name, option or picture that cannot be used.
     """
-    batch = load_data(case.data) if isinstance(case.data, str) else case.data
+    batch = load_batch(case.data, name_of(case)) if isinstance(case.data, str) else case.data
     model = network_of(case, batch)
+    check_network(model, batch, name_of(case))
     name, options = attack_call(case.attack)
     seen = observed(case, model, batch)
     options = with_picture(options, seen.pictures)
+    options = with_public(name, options, seen.spec, tokeniser_of(case, seen))
     where = resolve_device(device)
     try:
         guess = attack(
@@ -152,7 +156,13 @@ def scored(case: Case, seen: Observation, guess: Reconstruction, batch: Batch, d
         reproduce=case.command or reproduce(case),
         device=device.partition(":")[0],
         identity=(case.data if isinstance(case.data, str) else batch.names, case.attack),
+        tokeniser=tokeniser_of(case, seen),
     )
+
+
+def tokeniser_of(case: Case, seen: Observation) -> Tokeniser | None:
+    """What a case's texts are read with; None for pictures."""
+    return tokeniser_for(seen.spec, name_of(case), data=case.data if isinstance(case.data, str) else "")
 
 
 def play(
@@ -234,6 +244,8 @@ def reproduce(case: Case) -> str:
     capture += [] if Knowledge.BATCH_NORM in case.threat.knowledge else ["--no-batch-norm"]
     capture += ["--seed", str(case.seed)] if case.seed else []
     play_back = ["leakgauge", "attack", "client.safetensors", "--model", *model, "--with", case.attack]
+    if is_text(case.data) and (named := parse_text_data(case.data).tokeniser):
+        play_back += ["--tokeniser", named]
     play_back += ["--seed", str(case.attack_seed)] if case.attack_seed else []
     play_back += ["--budget", str(case.budget)] if case.budget != "fast" else []
     play_back += ["--time-limit", f"{case.time_limit:g}"] if case.time_limit else []

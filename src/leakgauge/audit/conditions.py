@@ -9,7 +9,8 @@ from leakgauge.audit.record import Conditions
 from leakgauge.core.batch_statistics import batch_norm_layers
 from leakgauge.core.observation import Knowledge, Observation
 from leakgauge.core.reconstruction import Reconstruction
-from leakgauge.core.spec import ImageSpec
+from leakgauge.core.spec import Spec
+from leakgauge.core.text_spec import TextSpec
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord
 
@@ -40,8 +41,8 @@ def conditions_of(
     return Conditions(
         model=model,
         model_state=model_state,
-        shape=seen.pictures.shape if seen.pictures else (),
-        input_range=range_text(seen.pictures),
+        shape=shape_of(seen.spec),
+        input_range=range_text(seen.spec),
         batch_size=seen.num_examples,
         training=training_text(seen.training) + assumed_text(seen),
         mode=seen.training.mode,
@@ -65,10 +66,19 @@ def knowledge_texts(seen: Observation) -> tuple[str, ...]:
     return tuple(sorted(fact.value for fact in seen.knowledge - empty))
 
 
-def range_text(spec: ImageSpec | None) -> str:
-    """'[0, 1]', or mean and std."""
+def shape_of(spec: Spec | None) -> tuple[int, ...]:
+    """(C, H, W) of a picture, (L,) of a text; () where neither is known."""
+    if isinstance(spec, TextSpec):
+        return (spec.length,)
+    return () if spec is None else spec.shape
+
+
+def range_text(spec: Spec | None) -> str:
+    """'[0, 1]', or mean and std; the ids of tokens."""
     if spec is None:
         return "not stated"
+    if isinstance(spec, TextSpec):
+        return f"token ids 0 to {spec.vocabulary - 1}"
     if spec.mean == 0.0 and spec.std == 1.0:
         return "[0, 1]"
     mean, std = (

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from leakgauge.audit.record import Conditions, Control, ExampleScore, Pictures, Record, Series, finite
+from leakgauge.audit.record import Conditions, Control, ExampleScore, Pictures, Record, Score, Series, finite
+from leakgauge.audit.text_record import TextConditions, Texts, TextScore, Tokens
 from leakgauge.core.reconstruction import LayerReport
 from leakgauge.errors import DataError
 
@@ -23,7 +24,7 @@ FORMAT = 1
 RECORDS = "records"
 RECORD_FILE = "record.json"
 PICTURE_FILE = "pictures.safetensors"
-LATER = {"layers": (), "radius": None}  # entries that records written by earlier versions lack
+LATER = {"layers": (), "radius": None, "texts": None}  # entries that records written by earlier versions lack
 
 
 def save_record(record: Record, directory: str | Path, *, order: int | None = None) -> Path:
@@ -99,11 +100,15 @@ def load_records(directory: str | Path) -> list[Record]:
 def record_to_json(record: Record) -> dict[str, Any]:
     """A record as strict JSON (no NaN, no infinity), without its pictures."""
     entries = {item.name: getattr(record, item.name) for item in fields(Record) if item.name != "pictures"}
-    entries["conditions"] = asdict(record.conditions)
+    conditions = asdict(record.conditions)
+    entries["conditions"] = (
+        conditions if conditions["text"] else {name: conditions[name] for name in conditions if name != "text"}
+    )
     entries["scores"] = [asdict(score) for score in record.scores]
     entries["control"] = asdict(record.control) if record.control else None
     entries["series"] = asdict(record.series) if record.series else None
     entries["layers"] = [asdict(layer) for layer in record.layers]
+    entries["texts"] = asdict(record.texts) if record.texts else None
     strict: dict[str, Any] = strict_json(entries)
     return strict
 
@@ -131,6 +136,7 @@ def record_from_json(entries: Mapping[str, Any], pictures: Pictures | None = Non
         "pictures": pictures,
         "layers": tuple(_layer(layer) for layer in given["layers"]),
         "radius": _number(given["radius"]),
+        "texts": given["texts"] and _texts(given["texts"]),
     }
     for name in ("key", "title", "attack", "outcome", "outcome_text", "cause", "bound", "reproduce"):
         if not isinstance(given[name], str):
@@ -209,10 +215,23 @@ def _layer(entries: Mapping[str, Any]) -> LayerReport:
     )
 
 
-def _score(entries: Mapping[str, Any]) -> ExampleScore:
-    numbers = {name: _number(entries[name]) for name in ("mse", "psnr", "ssim", "mse_unclamped")}
-    return ExampleScore(**{**entries, **numbers})
+def _score(entries: Mapping[str, Any]) -> Score:
+    names = ("mse", "psnr", "ssim", "mse_unclamped")
+    of_texts = ("token_accuracy", "rouge1", "rouge2", "rougeL", "unmasked_accuracy", "masked_accuracy")
+    if "token_accuracy" in entries:
+        return TextScore(**{**entries, **{name: _number(entries[name]) for name in of_texts}, "exact": bool(entries["exact"])})
+    return ExampleScore(**{**entries, **{name: _number(entries[name]) for name in names}})
+
+
+def _texts(entries: Mapping[str, Any]) -> Texts:
+    def tokens(rows: Sequence[Any]) -> tuple[Tokens | None, ...]:
+        return tuple(None if row is None else tuple(map(str, row)) for row in rows)
+
+    rows = {name: tokens(entries[name]) for name in ("guess", "truth", "control")}
+    return Texts(**rows, bag_precision=_number(entries["bag_precision"]), bag_recall=_number(entries["bag_recall"]))
 
 
 def _conditions(entries: Mapping[str, Any]) -> Conditions:
-    return Conditions(**{**entries, "shape": tuple(entries["shape"]), "knowledge": tuple(entries["knowledge"])})
+    text = entries.get("text")
+    shape, knowledge = tuple(entries["shape"]), tuple(entries["knowledge"])
+    return Conditions(**{**entries, "shape": shape, "knowledge": knowledge, "text": text and TextConditions(**text)})

@@ -17,12 +17,15 @@ from torch.nn import functional
 from leakgauge.attacks.control import control_pixels
 from leakgauge.audit.conditions import conditions_of
 from leakgauge.audit.record import Control, ExampleScore, Pictures, Record, Series
+from leakgauge.audit.text_making import text_conditions, with_texts
 from leakgauge.chain.counting import CountingBound, counting_bound_of
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats
 from leakgauge.core.spec import ImageSpec
+from leakgauge.core.text_spec import TextSpec
 from leakgauge.data import public_pictures
 from leakgauge.data.pictures import LUMA
+from leakgauge.data.tokeniser import Tokeniser
 from leakgauge.errors import LeakgaugeError
 from leakgauge.measures.score import Scores, score_tensor
 from leakgauge.truth import Batch
@@ -48,6 +51,7 @@ def record_of(
     reproduce: str = "",
     device: str = "cpu",
     identity: object = None,
+    tokeniser: Tokeniser | None = None,
 ) -> Record:
     """One attack on one observation as a record; without a batch its scores and its control stay empty.
 
@@ -64,6 +68,7 @@ def record_of(
         reproduce: the command that makes the record again.
         device: where the attack computed.
         identity: anything printable that tells this record from others with the same conditions.
+        tokeniser: of texts; without one tokens are shown as numbers.
     """
     chosen = dict(seeds or {})
     conditions = conditions_of(
@@ -75,6 +80,8 @@ def record_of(
         seeds=chosen,
         device=device,
     )
+    if isinstance(seen.spec, TextSpec):
+        conditions = replace(conditions, text=text_conditions(seen, seen.spec, tokeniser))
     bound = bound_of(seen)
     stats = guess.stats
     frames, at = filmstrip(stats, seen.pictures)
@@ -103,16 +110,18 @@ def record_of(
         layers=stats.layers,
         radius=stats.radius if math.isfinite(stats.radius) else math.nan,
     )
+    if isinstance(seen.spec, TextSpec):
+        return with_texts(record, seen, guess, batch, tokeniser)
     return _with_pictures(record, seen.pictures, guess, batch, frames)
 
 
 def unsupported(seen: Observation, attack: str, reason: LeakgaugeError) -> Reconstruction:
     """The empty result of a method that does not apply, so that a page shows it with its reason."""
-    shape = seen.pictures.shape if seen.pictures else (0,)
+    shape = seen.pictures.shape if seen.pictures else (seen.spec.length if isinstance(seen.spec, TextSpec) else 0,)
     nothing = torch.zeros(0)
     stats = Stats(evaluations=0, restarts=0, cause=str(reason))
     return Reconstruction(
-        inputs=torch.zeros(0, *shape),
+        inputs=torch.zeros(0, *shape, dtype=torch.int64 if isinstance(seen.spec, TextSpec) else None),
         labels=None,
         outcome=Outcome.UNSUPPORTED,
         explains=False,

@@ -17,9 +17,10 @@ OPTION = "prior"
 
 
 def names_picture(options: Mapping[str, Any]) -> bool:
-    """Whether an attack's options name their prior as data: 'SOURCE:PATH?..'."""
+    """Whether an attack's options name their prior as data: 'SOURCE:PATH?..'. Models ('hf:..', 'pkg.mod:..') are none."""
     text = options.get(OPTION)
-    return isinstance(text, str) and ":" in text
+    source = text.partition(":")[0] if isinstance(text, str) and ":" in text else ""
+    return bool(source) and source != "hf" and "." not in source
 
 
 def without_picture(options: Mapping[str, Any]) -> dict[str, Any]:

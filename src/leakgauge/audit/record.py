@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from leakgauge.audit.text_record import TextConditions, Texts, TextScore, near_text, verdict_of_text
 from leakgauge.core.reconstruction import LayerReport
 
 
@@ -18,7 +19,7 @@ class Conditions:
     Args:
         model: name of the network, with options.
         model_state: 'untrained', 'trained (62 % accuracy)', or 'as given'.
-        shape: (C, H, W) of one input.
+        shape: (C, H, W) of one input; (L,) for texts.
         input_range: value range of the inputs, such as '[0, 1]' or 'mean 0.5, std 0.25'.
         batch_size: examples in the client's batch.
         training: the local training in one phrase, such as 'one gradient' or '5 SGD steps, lr 0.1'.
@@ -34,6 +35,7 @@ class Conditions:
         seeds: what was seeded with what, such as {'client': 0, 'attack': 0}.
         versions: library versions.
         device: 'cpu' or 'cuda'.
+        text: what numbers about texts depend on beside; None for pictures.
     """
 
     model: str
@@ -54,6 +56,7 @@ class Conditions:
     seeds: dict[str, int]
     versions: dict[str, str]
     device: str = "cpu"
+    text: TextConditions | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,9 @@ class ExampleScore:
     certified: bool = False
 
 
+Score = ExampleScore | TextScore
+
+
 @dataclass(frozen=True)
 class Control:
     """The best that a fixed rule gives without the update, assigned by the same rule.
@@ -93,7 +99,7 @@ class Control:
     """
 
     rule: str
-    scores: tuple[ExampleScore, ...]
+    scores: tuple[Score, ...]
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,7 @@ class Record:
         pictures: the tensors behind the pictures.
         layers: what each layer's equations gave, output side first; empty for attacks that solve no layers.
         radius: error radius that the attack states, as a share of the range of pixel values; NaN where it states none.
+        texts: the tokens of texts; None for pictures.
     """
 
     key: str
@@ -171,19 +178,30 @@ class Record:
     conditions: Conditions
     bound: str = ""
     determinable: bool = True
-    scores: tuple[ExampleScore, ...] = ()
+    scores: tuple[Score, ...] = ()
     control: Control | None = None
     series: Series | None = None
     reproduce: str = ""
     pictures: Pictures | None = field(default=None, repr=False)
     layers: tuple[LayerReport, ...] = ()
     radius: float = math.nan
+    texts: Texts | None = field(default=None, repr=False)
 
     @property
-    def worst(self) -> ExampleScore | None:
-        """The example that leaked most: the highest PSNR."""
-        scored = [score for score in self.scores if not math.isnan(score.psnr)]
-        return max(scored, key=lambda score: score.psnr, default=None)
+    def worst(self) -> Score | None:
+        """The example that leaked most: see `nearness`."""
+        scored = [score for score in self.scores if not math.isnan(nearness(score))]
+        return max(scored, key=nearness, default=None)
+
+    @property
+    def picture_scores(self) -> tuple[ExampleScore, ...]:
+        """The scores, where inputs are pictures."""
+        return tuple(score for score in self.scores if isinstance(score, ExampleScore))
+
+    @property
+    def text_scores(self) -> tuple[TextScore, ...]:
+        """The scores, where inputs are texts."""
+        return tuple(score for score in self.scores if isinstance(score, TextScore))
 
 
 REBUILT_DB = 30.0  # mean squared error below 1e-3
@@ -191,14 +209,24 @@ PARTLY_DB = 20.0
 ABOVE_CONTROL_DB = 3.0
 
 
-def verdict_of(score: ExampleScore, control: ExampleScore | None) -> str:
-    """'rebuilt' (PSNR of 30 dB or more), 'partly' (20 dB or more, and 3 dB above the control), else 'not found'.
+def nearness(score: Score) -> float:
+    """Grows with the PSNR of a picture, and with what is right of a text, up to 1 for what is the same; NaN without a score."""
+    if isinstance(score, TextScore):
+        return near_text(score)
+    return 1.0 if score.psnr == math.inf else score.psnr / (abs(score.psnr) + REBUILT_DB)
+
+
+def verdict_of(score: Score, control: Score | None) -> str:
+    """'rebuilt' (PSNR of 30 dB or more), 'partly' (20 dB or more, and 3 dB above the control), else 'not found'; for texts see
+    `verdict_of_text`.
 
     The rule is a convention and is stated on every page.
     """
+    if isinstance(score, TextScore):
+        return verdict_of_text(score, control if isinstance(control, TextScore) else None)
     if score.psnr >= REBUILT_DB:
         return "rebuilt"
-    above = control is None or score.psnr >= control.psnr + ABOVE_CONTROL_DB
+    above = not isinstance(control, ExampleScore) or score.psnr >= control.psnr + ABOVE_CONTROL_DB
     return "partly" if score.psnr >= PARTLY_DB and above else "not found"
 
 

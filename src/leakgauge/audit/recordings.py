@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from leakgauge.audit.record import Record, finite, verdict_of
+from leakgauge.audit.text_record import TextScore
 from leakgauge.core.observation import Observation
 from leakgauge.errors import DataError
 from leakgauge.measures.rdlv import rdlv
@@ -50,6 +51,7 @@ class Leakage:
         verdict: 'rebuilt', 'partly', 'not found' for the example that came out best; '' without a truth.
         psnr, ssim, rdlv: of the example that came out best.
         seconds: that the attack took.
+        token_accuracy, rougeL: of the text that came out best.
     """
 
     file: str
@@ -65,6 +67,8 @@ class Leakage:
     ssim: float
     rdlv: float
     seconds: float
+    token_accuracy: float = math.nan
+    rougeL: float = math.nan
 
     def to_json(self) -> dict[str, Any]:
         """Strict JSON."""
@@ -128,7 +132,9 @@ def leakage_of(seen: Observation, record: Record, path: Path, prior: Tensor | No
     if best is None:
         return replace(base, verdict="not found") if record.scores else base
     control = record.control.scores[best.index] if record.control else None
-    values = [score.ssim for score in record.scores if not math.isnan(score.ssim)]
+    if isinstance(best, TextScore):
+        return replace(base, verdict=verdict_of(best, control), token_accuracy=best.token_accuracy, rougeL=best.rougeL)
+    values = [score.ssim for score in record.picture_scores if not math.isnan(score.ssim)]
     relative = math.nan
     shown = record.pictures
     if prior is not None and shown is not None and shown.truth is not None and min(prior.shape[1:]) >= 3:

@@ -56,6 +56,16 @@ def attack_command(
         str | None, typer.Option(help="State of the model in words, for the record.", show_default=False)
     ] = None,
     title: Annotated[str, typer.Option(help="Title of the record.")] = "",
+    tokeniser: Annotated[
+        str | None,
+        typer.Option(
+            "--tokeniser",
+            "--tokenizer",
+            metavar="FOLDER|demo",
+            help="Of texts; by default the one in the model's folder, or the demo's where it fits.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Attack a saved observation, or every one in a folder of recordings; prints what came of it."""
@@ -66,6 +76,7 @@ def attack_command(
     from leakgauge.audit.folder import save_record
     from leakgauge.audit.making import bound_of, record_of
     from leakgauge.audit.prior import with_picture, without_picture
+    from leakgauge.audit.text_case import check_truth, tokeniser_for, with_public
     from leakgauge.cli.expected import expected_seconds
     from leakgauge.cli.networks import observation_and_model, state_in_words
     from leakgauge.cli.places import output_folder
@@ -87,13 +98,15 @@ def attack_command(
                 seen, name, options, seed, budget, time_limit, where, planned=_planned(chosen, budget), quiet=as_json
             ),
             truth=truth, weights=weights, classes=classes, model_seed=model_seed, model_state=model_state,
-            budget=budget, seed=seed, as_json=as_json,
+            budget=budget, seed=seed, tokeniser=tokeniser, as_json=as_json,
         )  # fmt: skip
         return
     seen, fresh = observation_and_model(file, model, weights=weights, classes=classes, seed=model_seed)
-    options = with_picture(options, seen.pictures)
+    found = tokeniser_for(seen.spec, model, tokeniser)
+    options = with_public(name, with_picture(options, seen.pictures), seen.spec, found)
     batch = Batch.load(truth) if truth else None
     _check_truth(seen, batch, truth)
+    check_truth(seen.spec, batch, truth)
     bound = bound_of(seen)
     expected = expected_seconds(seen, name, options, chosen, budget, where)
     _before(bound.verdict if bound else "", expected, time_limit, as_json)
@@ -107,9 +120,12 @@ def attack_command(
         budget=budget,
         seeds={"attack": seed},
         title=title or f"{attack} on {file.rpartition('/')[2]}",
-        reproduce=_again(file, model, attack, weights, truth, seed, budget, time_limit, classes, model_seed, threads, out),
+        reproduce=_again(
+            file, model, attack, weights, truth, seed, budget, time_limit, classes, model_seed, threads, tokeniser, out
+        ),
         device=where.partition(":")[0],
         identity=(file.rpartition("/")[2], attack),
+        tokeniser=found,
     )
     save_reconstruction(guess, folder / RECONSTRUCTION)
     save_record(record, folder)
@@ -215,10 +231,12 @@ def _after(record: Record, folder: Path, expected: float | None, as_json: bool) 
         print_json(record_to_json(record) | places | {"expected_seconds": expected, "time": time.strftime("%Y-%m-%dT%H:%M:%S")})
         return
     from leakgauge.report.layers import layers_sentence
-    from leakgauge.report.terminal import layers_table, records_table
+    from leakgauge.report.spans import count_spans, spans_sentence
+    from leakgauge.report.terminal import layers_table, record_tables
     from leakgauge.report.words import certificate
 
-    result_console().print(records_table([record]))
+    for table in record_tables([record]):
+        result_console().print(table)
     if record.layers:
         say(layers_sentence(record))
         result_console().print(layers_table(record))
@@ -231,6 +249,8 @@ def _after(record: Record, folder: Path, expected: float | None, as_json: bool) 
     )
     if record.certified:
         say(f"Certified: {certificate(record)}.")
+    if personal := spans_sentence(count_spans([record])):
+        say(personal)
     if not record.scores:
         say("No truth was given (--truth FILE), so nobody can say here how near this is to the original.")
     say(f"Record and reconstruction: {folder}")
@@ -249,6 +269,7 @@ def _again(
     classes: int | None,
     model_seed: int,
     threads: int,
+    tokeniser: str | None,
     out: str,
 ) -> str:
     import shlex
@@ -262,6 +283,7 @@ def _again(
         ("--budget", budget, "fast"),
         ("--time-limit", time_limit, None),
         ("--threads", threads, 1),
+        ("--tokeniser", tokeniser, None),
         ("--truth", truth, None),
         ("--out", out, None),
     ):

@@ -26,14 +26,15 @@ def attack_recordings(
     model_state: str | None,
     budget: str | int,
     seed: int,
+    tokeniser: str | None,
     as_json: bool,
 ) -> None:
     """Attacks every observation below `source`; an interruption, or a file that cannot be read, keeps what is done.
 
     Args:
         source: folder of recordings.
-        model, text, truth, weights, classes, model_seed, model_state, budget, seed, as_json: as on the command line; `truth` is a
-            folder here.
+        model, text, truth, weights, classes, model_seed, model_state, budget, seed, tokeniser, as_json: as on the command
+            line; `truth` is a folder here.
         folder: where records and `leakage.json` go.
         play: runs the attack with its options on one observation.
 
@@ -45,6 +46,7 @@ def attack_recordings(
     from leakgauge.audit.making import record_of, unsupported
     from leakgauge.audit.prior import names_picture, prior_picture, with_picture
     from leakgauge.audit.recordings import find_recordings, leakage_of, mean_of_others, save_leakage, title_of
+    from leakgauge.audit.text_case import check_truth, tokeniser_for, with_public
     from leakgauge.cli.console import remark
     from leakgauge.cli.networks import observation_and_model, state_in_words
     from leakgauge.core.files import client_of
@@ -65,11 +67,13 @@ def attack_recordings(
             remark(f"{place} of {len(found)}: {entry.path.name}")
         try:
             seen, fresh = observation_and_model(str(entry.path), model, weights=weights, classes=classes, seed=model_seed)
+            reader = tokeniser_for(seen.spec, model, tokeniser)
+            check_truth(seen.spec, batches.get(entry.path.name), str(entry.truth))
         except LeakgaugeError as error:
             unread.append(f"{entry.path.name}: {error}")
             continue
         try:
-            guess = play(seen, with_picture(options, seen.pictures))
+            guess = play(seen, with_public(name, with_picture(options, seen.pictures), seen.spec, reader))
         except (UnsupportedError, KnowledgeError) as reason:
             guess = unsupported(seen, name, reason)
         except KeyboardInterrupt:
@@ -85,6 +89,7 @@ def attack_recordings(
             seeds={"attack": seed},
             title=title_of(seen, entry.path, text),
             identity=(entry.path.name, text),
+            tokeniser=reader,
         )
         save_record(record, folder)
         prior = mean_of_others(batches, entry.path.name, whose)

@@ -19,7 +19,13 @@ TRAINING = "Local training (give these, or --protocol)"
 def capture_command(
     model: Model,
     data: Annotated[
-        str, typer.Option("--data", metavar="SPEC", help="folder:PATH?indices=0-4&size=32, demo:cat, ...", show_default=False)
+        str,
+        typer.Option(
+            "--data",
+            metavar="SPEC",
+            help="folder:PATH?indices=0-4&size=32, demo:cat, text:PATH?task=causal, ...",
+            show_default=False,
+        ),
     ],
     out: Annotated[str, typer.Option("--out", metavar="FILE", help="The observation, a safetensors file.", show_default=False)],
     truth: Annotated[
@@ -84,10 +90,10 @@ def capture_command(
 ) -> None:
     """Play a client once: the observation an attacker holds, and apart from it the truth."""
     from leakgauge.audit.case import defences_of, play
+    from leakgauge.audit.text_case import check_network, load_batch
     from leakgauge.cli.networks import check_labels, load_weights, outputs_of
     from leakgauge.cli.places import output_file
     from leakgauge.core.threat import ThreatModel
-    from leakgauge.data import load_data
     from leakgauge.models import load_model
 
     use_threads()
@@ -104,11 +110,13 @@ def capture_command(
     target = output_file(out)
     truth_file = output_file(truth or target.parent / "truth" / target.name)
     _apart(target, truth_file)
-    batch = load_data(data)
-    assert batch.pictures is not None
-    network = load_model(model, num_classes=classes, input_shape=batch.pictures.shape, seed=model_seed)
+    batch = load_batch(data, model)
+    shape = batch.pictures.shape if batch.pictures is not None else None
+    network = load_model(model, num_classes=classes, input_shape=shape, seed=model_seed)
     load_weights(network, weights)
-    check_labels(batch, outputs_of(network, model, batch.pictures.shape), loss, model)
+    check_network(network, batch, model)
+    if shape is not None:
+        check_labels(batch, outputs_of(network, model, shape), loss, model)
     seen = play(
         network,
         batch,
@@ -151,12 +159,12 @@ def _apart(target: Path, truth: Path) -> None:
 
 def _tell(target: Path, truth: Path, seen: object, as_json: bool) -> None:
     from leakgauge.audit.conditions import defence_text, training_text
-    from leakgauge.chain.counting import counting_bound_of
+    from leakgauge.audit.making import bound_of
     from leakgauge.cli.console import print_json, say
     from leakgauge.core.observation import Observation
 
     assert isinstance(seen, Observation)
-    bound = counting_bound_of(seen)
+    bound = bound_of(seen)
     facts = {
         "observation": str(target),
         "truth": str(truth),
@@ -166,8 +174,9 @@ def _tell(target: Path, truth: Path, seen: object, as_json: bool) -> None:
         "defence": defence_text(seen.defences),
         "tensors": len(seen.tensors),
         "labels_granted": seen.labels is not None,
-        "bound": bound.verdict,
-        "determinable": bound.determinable,
+        "bound": bound.verdict if bound else "",
+        "determinable": bound.determinable if bound else None,
+        "spec": seen.spec.to_json() if seen.spec else None,
     }
     if as_json:
         print_json(facts)
@@ -175,4 +184,5 @@ def _tell(target: Path, truth: Path, seen: object, as_json: bool) -> None:
     what = "gradient" if seen.kind == "gradient" else "weight change"
     say(f"Observation: {target} ({what} of {seen.num_examples} example(s), {facts['training']}, defence: {facts['defence']})")
     say(f"Truth, kept apart: {truth}")
-    say(bound.verdict)
+    if bound:
+        say(bound.verdict)

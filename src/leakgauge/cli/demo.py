@@ -34,7 +34,7 @@ def demo_command(
     from leakgauge.models import load_model
     from leakgauge.report.html import write_html
     from leakgauge.report.proof import proof_seconds, proof_sentences
-    from leakgauge.report.terminal import architecture_table, records_table
+    from leakgauge.report.terminal import architecture_table, record_tables
 
     folder = output_folder(out)
     _clear(folder)
@@ -42,7 +42,7 @@ def demo_command(
     named = COUNTED_QUICK if quick else COUNTED
     counted = [architecture_of(load_model(name, input_shape=shape, seed=seed), name, shape) for name, shape in named]
     save_architectures(counted, folder)
-    remark(f"{len(cases)} cases on bundled pictures; records and page go to {folder}.")
+    remark(f"{len(cases)} cases on bundled data; records and page go to {folder}.")
     kept = 0
     problem: LeakgaugeError | None = None
     with interruptible("Stopping; what is done is kept.") as stopped, Bar("demo", False) as bar:
@@ -58,7 +58,8 @@ def demo_command(
     records = load_records(folder)
     page = folder / PAGE
     write_html(records, page, architectures=counted)
-    result_console().print(records_table(records))
+    for table in record_tables(records):
+        result_console().print(table)
     result_console().print(architecture_table(counted[0]))
     for line in (counted[0].verdict, *proof_sentences(records), *proof_seconds(records)):
         say(line)

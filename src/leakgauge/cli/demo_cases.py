@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from leakgauge.audit.case import Case
 from leakgauge.audit.record import Series
+from leakgauge.cli import demo_text
 from leakgauge.core.threat import ThreatModel
 from leakgauge.registry import catalogue
 
@@ -52,6 +53,15 @@ QUICK: tuple[Row, ...] = (
     (f"{SHORT}, the rest by a prior", NARROW, "demo:rocket?size=16", "hybrid", "fast", 1),
     ("Eight pictures in one batch: more unknowns than equations", "lenet-dlg", EIGHT, "dlg", 60, 2),
 )
+# A sentence, where the extra 'text' is installed.
+TEXT: Row = (
+    "A note about a patient from one gradient",
+    demo_text.NAME,
+    "demo:texts?task=causal&indices=4",
+    "span-check",
+    "fast",
+    3,
+)
 # The picture of the sweep over noise.
 SWEPT: Row = ("A small photograph of a cat, no noise", "lenet-dlg", "demo:cat?size=20", "idlg", 4000, 5)
 SWEPT_QUICK: Row = ("A small photograph of a cat, no noise", "lenet-dlg", "demo:cat?size=16", "idlg", 800, 3)
@@ -66,7 +76,8 @@ def planned_cases(quick: bool, seed: int) -> tuple[Planned, ...]:
     """All cases in the order of the report, the same for the same arguments."""
     rows, levels = (QUICK, NOISE_LEVELS_QUICK) if quick else (FULL, NOISE_LEVELS)
     known = {entry.name for entry in catalogue("attacks")}
-    cases = [_planned(row, seed) for row in rows if row[3] in known]
+    texts = (TEXT,) if demo_text.available() else ()
+    cases = [_planned(row, seed) for row in (*rows, *texts) if row[3] in known]
     if not quick:
         two = next(index for index, planned in enumerate(cases) if planned.case.title.startswith("Two"))
         cases.insert(two + 1, _with_labels(cases[two]))

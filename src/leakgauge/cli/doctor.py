@@ -60,6 +60,8 @@ def findings() -> dict[str, Any]:
                 f"{package} is installed but cannot be imported ({state.removeprefix('broken: ')}); leakgauge works without it, "
                 f"other packages that import it may not: reinstall or remove it."
             )
+    if facts["extras"]["text"] != "installed":
+        facts["texts"] = "not available: pip install 'leakgauge[text]' gives 'hf:' models, tokenisers and attacks on texts"
     facts["data_folder"] = _data_folder()
     facts["temporary_folder"] = _temporary(problems)
     facts["browser"] = next((found for name in BROWSERS if (found := shutil.which(name))), "none found")

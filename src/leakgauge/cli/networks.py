@@ -124,8 +124,10 @@ def state_in_words(name: str, model: nn.Module, seen_model: nn.Module, given: st
     """'untrained' where the weights are those a named network starts with, else 'as given'."""
     from leakgauge.core.state_files import state_hash
     from leakgauge.models import ModelName
+    from leakgauge.models.huggingface import holds_weights
 
     if given:
         return given
-    fresh = ModelName.parse(name).place in ("network", "timm", "torchvision")
+    parsed = ModelName.parse(name)
+    fresh = parsed.place in ("network", "timm", "torchvision") or (parsed.place == "hf" and not holds_weights(parsed.name))
     return "untrained" if fresh and state_hash(model) == state_hash(seen_model) else "as given"

@@ -19,7 +19,15 @@ def report_command(
         typer.Option(
             "--fail-if",
             metavar="RULE",
-            help="Exit code 1 if it holds for any attack, as 'ssim > 0.5'; may be repeated.",
+            help="Exit code 1 if it holds for any attack, as 'ssim > 0.5' or 'token_accuracy > 0.5'; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    patterns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="More patterns of identifying spans in texts, one NAME = REGULAR EXPRESSION per line.",
             show_default=False,
         ),
     ] = None,
@@ -32,7 +40,9 @@ def report_command(
     from leakgauge.audit.folder import load_records
     from leakgauge.cli.console import result_console, say
     from leakgauge.cli.places import output_file
+    from leakgauge.report.spans import BUILT_IN, read_patterns
 
+    wanted = BUILT_IN if patterns is None else read_patterns(patterns)
     for file in (html, json_file):
         if file is not None:
             output_file(file)
@@ -40,17 +50,17 @@ def report_command(
     if html is not None:
         from leakgauge.report.html import write_html
 
-        write_html(records, html, redact, architectures=counted)
+        write_html(records, html, redact, architectures=counted, patterns=wanted)
         say(f"Page: {html}")
     if json_file is not None:
         from leakgauge.report.json_export import write_json
 
-        write_json(records, json_file, redact, counted)
+        write_json(records, json_file, redact, counted, wanted)
         say(f"JSON: {json_file}")
     if html is None and json_file is None:
         from leakgauge.report.terminal import print_report
 
-        print_report(records, result_console())
+        print_report(records, result_console(), wanted)
     broken = [breach for rule in rules for breach in breaches(records, rule)]
     for breach in broken:
         say(f"Rule broken: {breach}")

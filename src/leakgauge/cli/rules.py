@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from leakgauge.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
-    from leakgauge.audit.record import ExampleScore, Record
+    from leakgauge.audit.record import Record, Score
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -22,7 +22,11 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-PER_EXAMPLE = ("psnr", "ssim", "mse", "mse_unclamped", "certified", "label_right", "rebuilt")
+OF_TEXTS = {
+    "token_accuracy": "token_accuracy", "exact": "exact", "rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL",
+    "unmasked_accuracy": "unmasked_accuracy", "masked_accuracy": "masked_accuracy",
+}  # fmt: skip
+PER_EXAMPLE = ("psnr", "ssim", "mse", "mse_unclamped", "certified", "label_right", "rebuilt", *OF_TEXTS)
 PER_RECORD = ("explains", "label_accuracy")
 METRICS = (*PER_EXAMPLE, *PER_RECORD, "identified")
 
@@ -60,10 +64,10 @@ def parse_rule(text: str) -> Rule:
     Raises:
         OptionError: for anything else; the nearest measure is suggested.
     """
-    match = re.fullmatch(r"\s*([A-Za-z_-]+)\s*(>=|<=|==|!=|>|<)\s*([-+]?[0-9.eE+-]+|[-+]?inf)\s*(?:dB)?\s*", text)
+    match = re.fullmatch(r"\s*([A-Za-z_-]+[12]?)\s*(>=|<=|==|!=|>|<)\s*([-+]?[0-9.eE+-]+|[-+]?inf)\s*(?:dB)?\s*", text)
     if match is None:
         raise OptionError(f"The rule {text!r} cannot be read; expected MEASURE > NUMBER, such as 'ssim > 0.5'.")
-    metric = match[1].lower().replace("-", "_")
+    metric = re.sub(r"^rouge_?(?=[12l]$)", "rouge_", match[1].lower().replace("-", "_"))
     if metric not in METRICS:
         raise OptionError(f"The rule {text!r} names the unknown measure {match[1]!r}.{did_you_mean(metric, METRICS)}")
     try:
@@ -110,17 +114,17 @@ def _values(record: Record, metric: str) -> Iterator[tuple[int | None, float]]:
             yield None, sum(known) / len(known)
 
 
-def _of_example(record: Record, score: ExampleScore, metric: str) -> float:
+def _of_example(record: Record, score: Score, metric: str) -> float:
     if metric == "rebuilt":
         from leakgauge.report.words import REBUILT, example_verdict
 
         return float(example_verdict(record, score) == REBUILT)
     if metric == "label_right":
         return _label_right(score)
-    return float(getattr(score, metric))
+    return float(getattr(score, OF_TEXTS.get(metric, metric), math.nan))  # a picture has no ROUGE, a text no PSNR
 
 
-def _label_right(score: ExampleScore) -> float:
+def _label_right(score: Score) -> float:
     if score.label is None or score.label_guess is None:
         return math.nan
     return float(score.label == score.label_guess)

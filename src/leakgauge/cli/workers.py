@@ -127,4 +127,4 @@ def _play(index: int, case: Case, folder: str) -> Done:
         save_record(record, folder, order=index)
     except LeakgaugeError as error:
         return Done(index, problem=f"{case.title}: {error}")
-    return Done(index, record.key, tuple(score.psnr for score in record.scores))
+    return Done(index, record.key, tuple(score.psnr for score in record.picture_scores))

@@ -1,4 +1,4 @@
-"""Private examples from where they lie: demo pictures, folders, CIFAR, MNIST, cats and dogs, MedMNIST, npz, DICOM.
+"""Private examples from where they lie: demo pictures, folders, CIFAR, MNIST, cats and dogs, MedMNIST, npz, DICOM, texts.
 
 load_data("cifar10:~/cifar-10-batches-py?indices=0-4&split=test")
 """

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from leakgauge.data.demo import DEMO, SERIES
 from leakgauge.data.spec import KEYS, SPLITS
+from leakgauge.data.text import DEMO_TEXTS
+from leakgauge.data.text import KEYS as TEXT_KEYS
 
 
 @dataclass(frozen=True)
@@ -41,4 +43,14 @@ def names() -> tuple[DataEntry, ...]:
         for name, (description, source) in KINDS.items()
     ]
     keys = tuple(key for key in KEYS if key != "split")
-    return (*entries, *(DataEntry(f"demo:{name}", keys, it.description, it.licence) for name, it in {**DEMO, **SERIES}.items()))
+    entries.append(
+        DataEntry("text:PATH", TEXT_KEYS, "a table (.tsv, .csv) of texts, or one text per line; needs the extra 'text'", OWN)
+    )
+    own = DataEntry(
+        DEMO_TEXTS, TEXT_KEYS, "32 invented notes of a clinic, 1 = urgent; needs the extra 'text'", "written for this package"
+    )
+    return (
+        *entries,
+        own,
+        *(DataEntry(f"demo:{name}", keys, it.description, it.licence) for name, it in {**DEMO, **SERIES}.items()),
+    )

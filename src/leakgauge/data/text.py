@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+import io
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ class TextData:
     Args:
         path: a table with a header (.tsv, .csv) or a file with one text per line; 'demo:texts' for the bundled ones.
         chosen: which rows, in order.
-        tokeniser: folder of a vocabulary, or 'demo'.
+        tokeniser: folder of a vocabulary, or 'demo'; '' for the one that whoever reads the texts takes.
         length: tokens of a padded text; longer ones are refused. None takes the longest.
         task: of `TextSpec`.
         column: of the table; by default 'sentence' or 'text'.
@@ -39,7 +40,7 @@ class TextData:
 
     path: str
     chosen: DataSpec
-    tokeniser: str = DEMO
+    tokeniser: str = ""
     length: int | None = None
     task: str = "classification"
     column: str = ""
@@ -82,7 +83,7 @@ def parse_text_data(text: str) -> TextData:
     return TextData(
         path=path,
         chosen=DataSpec("text", path, ranges=ranges),
-        tokeniser=values.get("tokeniser", DEMO),
+        tokeniser=values.get("tokeniser", ""),
         length=None if "length" not in values else _whole("length", values["length"], 1),
         task=task,
         column=values.get("column", ""),
@@ -91,41 +92,65 @@ def parse_text_data(text: str) -> TextData:
     )
 
 
-def load_texts(text: str) -> Batch:
+def load_texts(text: str, tokeniser: str = DEMO) -> Batch:
     """The texts that a text names, as token ids with an attention mask; see `parse_text_data`.
 
+    Args:
+        text: 'text:PATH?..' or 'demo:texts?..'.
+        tokeniser: taken where the text names none.
+
     Returns:
-        Inputs 'input_ids' and 'attention_mask', (N, L) int64, padded at the end; labels as the task has them; the TextSpec.
+        Inputs 'input_ids' and 'attention_mask', (N, L) int64, padded at the end; labels as the task has them; the TextSpec;
+        and names, 'notes.tsv#3' for the fourth text of a file.
 
     Raises:
         OptionError: for an unknown key or value.
-        DataError: if a file is missing, a text is empty, or one has more tokens than `length`.
+        DataError: if a file is missing, a text is empty, one has more tokens than `length`, or texts of several lengths meet
+            a tokeniser without padding.
         MissingExtraError: without transformers.
     """
     data = parse_text_data(text)
+    data = replace(data, tokeniser=data.tokeniser or tokeniser)
     rows = list(TEXTS) if data.path == DEMO_TEXTS else _read(data)
-    chosen = [rows[index] for index in data.chosen.select(len(rows))]
-    tokeniser = load_tokeniser(data.tokeniser)
-    encoded = []
-    for label, sentence in chosen:
-        tokens = tokeniser.encode(sentence)
-        if not tokens or not sentence.strip():
-            raise DataError(f"A text of {data.path} is empty; expected at least one token.")
-        if data.length is not None and len(tokens) > data.length:
-            raise DataError(f"A text of {data.path} has {len(tokens)} tokens, and length={data.length}: {sentence[:60]!r}.")
-        encoded.append((label, tokens))
-    length = data.length or max(len(tokens) for _, tokens in encoded)
-    ids = torch.full((len(encoded), length), tokeniser.padding)
+    places = data.chosen.select(len(rows))
+    found = load_tokeniser(data.tokeniser)
+    encoded = [_encoded(data, place, rows[place][1], found) for place in places]
+    length = data.length or max(map(len, encoded))
+    if found.padding is None and any(len(tokens) != length for tokens in encoded):
+        raise DataError(
+            f"The tokeniser {data.tokeniser!r} has no padding token, and the texts have {min(map(len, encoded))} to {length} "
+            "tokens; choose texts of one length, or another tokeniser."
+        )
+    ids = torch.full((len(encoded), length), found.padding or 0)
     mask = torch.zeros_like(ids)
-    for row, (_, tokens) in enumerate(encoded):
+    for row, tokens in enumerate(encoded):
         ids[row, : len(tokens)], mask[row, : len(tokens)] = torch.tensor(tokens), 1
-    labels = torch.tensor([label for label, _ in encoded])
+    labels = torch.tensor([rows[place][0] for place in places])
     if data.task == "causal":
         labels = torch.where(mask == 1, ids, IGNORED)
     elif data.task == "masked":
-        ids, labels = _masked(ids, mask, tokeniser, data)
-    spec = TextSpec(length, tokeniser.size, tokeniser.padding, data.task)
-    return Batch({"input_ids": ids, "attention_mask": mask}, labels, spec)
+        ids, labels = _masked(ids, mask, found, data)
+    spec = TextSpec(length, found.size, found.padding, data.task)
+    names = tuple(f"{Path(data.path).name.removeprefix('demo:')}#{place}" for place in places)
+    return Batch({"input_ids": ids, "attention_mask": mask}, labels, spec, names)
+
+
+def public_tokens(tokeniser: Tokeniser, length: int) -> torch.Tensor:
+    """The bundled demo texts as token ids (M, length), cut there, and -100 beyond their end. Public: no person in them exists."""
+    rows = torch.full((len(TEXTS), length), IGNORED)
+    for row, (_, text) in enumerate(TEXTS):
+        tokens = tokeniser.encode(text)[:length]
+        rows[row, : len(tokens)] = torch.tensor(tokens)
+    return rows
+
+
+def _encoded(data: TextData, place: int, sentence: str, tokeniser: Tokeniser) -> list[int]:
+    tokens = tokeniser.encode(sentence)
+    if not tokens or not sentence.strip():
+        raise DataError(f"Text {place} of {data.path} is empty; expected at least one token.")
+    if data.length is not None and len(tokens) > data.length:
+        raise DataError(f"Text {place} of {data.path} has {len(tokens)} tokens, and length={data.length}: {sentence[:60]!r}.")
+    return tokens
 
 
 def _masked(ids: torch.Tensor, mask: torch.Tensor, tokeniser: Tokeniser, data: TextData) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,7 +160,8 @@ def _masked(ids: torch.Tensor, mask: torch.Tensor, tokeniser: Tokeniser, data: T
     generator = rng(data.seed, "masked places")
     inputs, labels = ids.clone(), torch.full_like(ids, IGNORED)
     for row in range(len(ids)):
-        inner = torch.arange(1, max(int(mask[row].sum()) - 1, 2))
+        kept = range(int(mask[row].sum()))
+        inner = torch.tensor([place for place in kept if int(ids[row, place]) not in tokeniser.special] or list(kept))
         count = max(1, round(data.mask * len(inner)))
         places = inner[torch.randperm(len(inner), generator=generator)[:count]]
         labels[row, places], inputs[row, places] = ids[row, places], tokeniser.mask
@@ -145,23 +171,29 @@ def _masked(ids: torch.Tensor, mask: torch.Tensor, tokeniser: Tokeniser, data: T
 def _read(data: TextData) -> list[tuple[int, str]]:
     path = Path(data.path).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The texts in {data.path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     if path.suffix not in (".tsv", ".csv"):
-        return [(0, line) for line in text.splitlines() if line.strip()]
-    lines = text.splitlines()
-    tabs = path.suffix == ".tsv"
-    table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.DictReader(lines)
+        return [(0, line.rstrip("\r")) for line in text.split("\n") if line.strip()]
+    held = io.StringIO(text, newline="")
+    table = csv.DictReader(held, delimiter="\t", quoting=csv.QUOTE_NONE) if path.suffix == ".tsv" else csv.DictReader(held)
+    try:
+        return _rows(data, table)
+    except csv.Error as error:
+        raise DataError(f"Line {table.line_num + 1} of {data.path} cannot be read ({error}).") from error
+
+
+def _rows(data: TextData, table: csv.DictReader[str]) -> list[tuple[int, str]]:
     names = table.fieldnames or []
     column = data.column or next((name for name in COLUMNS if name in names), "")
     if column not in names:
         raise DataError(f"{data.path} has no column {data.column or 'sentence'!r}; it has {', '.join(names) or 'none'}.")
     rows = []
-    for number, row in enumerate(table, start=2):
+    for row in table:
         label = str(row.get("label") or "0")
         if not label.lstrip("-").isdigit():
-            raise DataError(f"Line {number} of {data.path} has the label {label!r}; expected a whole number.")
+            raise DataError(f"Line {table.line_num} of {data.path} has the label {label!r}; expected a whole number.")
         rows.append((int(label), str(row[column] or "")))
     return rows
 

@@ -11,7 +11,21 @@ from typing import Any
 from leakgauge.errors import DataError, MissingExtraError
 
 DEMO = "demo"
+FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+_CLOSING = frozenset(".,;:!?)%")
+
+
+def _byte_signs() -> dict[str, int]:
+    """The printable sign of each byte, as byte-level vocabularies write it: itself, or from 256 on where it cannot be seen."""
+    seen = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_signs()
 
 
 @dataclass(frozen=True)
@@ -21,14 +35,19 @@ class Tokeniser:
     Args:
         name: as it was asked for.
         size: number of token ids.
-        padding: id of the padding token; the end-of-text token where the vocabulary has none of its own.
+        padding: id of the padding token; the end-of-text token where the vocabulary has none of its own, None without either.
         mask: id of the mask token, or None.
+        special: ids that stand for no part of a text.
+        style: how its entries mark a blank: 'bytes' (GPT-2's), 'sentence' (a bar before a word), 'pieces' ('##' where there
+            is none) or 'words'.
     """
 
     name: str
     size: int
-    padding: int
+    padding: int | None
     mask: int | None
+    special: frozenset[int]
+    style: str
     _inner: Any = field(repr=False)
 
     def encode(self, text: str) -> list[int]:
@@ -41,8 +60,27 @@ class Tokeniser:
         return str(self._inner.decode(list(ids)))
 
     def words(self, ids: Sequence[int]) -> list[str]:
-        """One printable string per token."""
+        """The vocabulary's own entry of each token."""
         return [str(token) for token in self._inner.convert_ids_to_tokens(list(ids))]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """One printable string per token; strung together they are the text, with a blank where a word begins.
+
+        Ids outside the vocabulary are shown as numbers, bytes that are no character of their own as the sign for that.
+        """
+        return [self._piece(token) if 0 <= token < self.size else f" <{token}>" for token in ids]
+
+    def _piece(self, token: int) -> str:
+        (word,) = self.words([token])
+        if token in self.special:
+            return f" {word}"
+        if self.style == "bytes":
+            return bytes(_BYTES[sign] for sign in word if sign in _BYTES).decode("utf-8", "replace")
+        if self.style == "sentence":
+            return word.replace("\u2581", " ")
+        if self.style == "pieces" and word.startswith("##"):
+            return word[2:]
+        return word if word in _CLOSING else f" {word}"
 
 
 @lru_cache(maxsize=4)
@@ -70,6 +108,12 @@ def load_tokeniser(name: str) -> Tokeniser:
         raise DataError(f"The tokeniser in {name!r} cannot be read ({' '.join(str(error).split())[:200]}).") from error
 
 
+def has_tokeniser(folder: str | Path) -> bool:
+    """Whether a folder holds a vocabulary that `load_tokeniser` knows."""
+    place = Path(folder).expanduser()
+    return any((place / name).is_file() for name in FILES)
+
+
 def _read(folder: Path, transformers: Any) -> Any:
     if (folder / "tokenizer.json").is_file():
         return transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
@@ -84,7 +128,18 @@ def _read(folder: Path, transformers: Any) -> Any:
 
 def _wrapped(name: str, inner: Any) -> Tokeniser:
     padding = inner.pad_token_id if inner.pad_token_id is not None else inner.eos_token_id
-    return Tokeniser(name, len(inner), 0 if padding is None else int(padding), inner.mask_token_id, inner)
+    special = frozenset(int(token) for token in inner.all_special_ids)
+    return Tokeniser(
+        name, len(inner), None if padding is None else int(padding), inner.mask_token_id, special, _style(inner), inner
+    )
+
+
+def _style(inner: Any) -> str:
+    entries = inner.get_vocab()
+    for style, marked in (("bytes", "\u0120"), ("sentence", "\u2581"), ("pieces", "##")):
+        if any(entry.startswith(marked) and entry != marked for entry in entries):
+            return style
+    return "words"
 
 
 def _special() -> dict[str, str]:

@@ -61,6 +61,13 @@ def prepare_folder(path: str, num_classes: int | None) -> Callable[[], nn.Module
     return partial(_build, path, model_class, config, saved)
 
 
+def holds_weights(path: str) -> bool:
+    """Whether the model of a folder, its config.json or a cached name comes with weights; without them they are drawn afresh."""
+    place = Path(path).expanduser()
+    folder = place if place.is_dir() else place.parent
+    return not place.exists() or any((folder / name).is_file() for name in WEIGHTS)
+
+
 def _build(path: str, model_class: Any, config: Any, saved: str | None) -> nn.Module:
     try:
         if saved is None:

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from leakgauge.audit.record import Conditions, Record
 from leakgauge.report.proof import proofs
+from leakgauge.report.text_words import is_text, noun_of
 from leakgauge.report.words import (
     NOT_FOUND,
     NOT_FOUND_SENTENCE,
@@ -53,6 +54,7 @@ def recommendations(records: Sequence[Record]) -> tuple[str, ...]:
 
 def _from_series(records: Sequence[Record]) -> Iterator[str]:
     for name in dict.fromkeys(record.series.name for record in records if record.series):
+        noun = noun_of([record for record in records if record.series and record.series.name == name])
         worst: dict[float, str] = {}
         texts: dict[float, str] = {}
         for record in records:
@@ -73,7 +75,7 @@ def _from_series(records: Sequence[Record]) -> Iterator[str]:
             continue
         how = "rebuilt" if worst[edge] == REBUILT else "partly rebuilt"
         yield (
-            f"{sentence(name)[:-1]}: at {texts[edge]} the picture was still {how}; {span.format(texts[safe])}, "
+            f"{sentence(name)[:-1]}: at {texts[edge]} the {noun} was still {how}; {span.format(texts[safe])}, "
             f"{NOT_FOUND_SENTENCE}. {COST}"
         )
 
@@ -88,7 +90,8 @@ def _from_contrasts(records: Sequence[Record]) -> Iterator[str]:
                 not record.determinable for record in candidates if record.conditions.batch_size == new
             ):
                 unknowns = " By the counting bound such a batch cannot be determined without a prior."
-            yield f"{sentence(change.format(old=old, new=new))[:-1]}: {NOT_FOUND_SENTENCE}.{unknowns} {caveat}"
+            warning = caveat.replace("pictures", "texts") if all(map(is_text, candidates)) else caveat
+            yield f"{sentence(change.format(old=old, new=new))[:-1]}: {NOT_FOUND_SENTENCE}.{unknowns} {warning}"
 
 
 def _from_layers(records: Sequence[Record]) -> Iterator[str]:
@@ -156,14 +159,18 @@ def untested(records: Sequence[Record]) -> tuple[str, ...]:
     if "round" not in threats:
         gaps.append("an attacker who combines what is shared in several rounds, or who works together with other clients")
     gaps.append("other questions about the data: whether somebody is in it (membership) or what it has in common (properties)")
-    if all(len(item.shape) == 3 and min(item.shape[1:]) > 1 for item in conditions):
+    noun = noun_of(attacks)
+    if noun == "picture":
         gaps.append("texts, tables and other data that are not pictures")
+    elif noun == "text":
+        gaps.append("pictures, tables and other data that are not texts")
     states = list(dict.fromkeys(item.model_state for item in conditions))
     if len(states) == 1:
         gaps.append(f"the model in another state than '{states[0]}', and other models")
     sizes = sorted({item.batch_size for item in conditions})
     if sizes:
-        gaps.append(f"batches of other sizes than {listed([str(size) for size in sizes])}, and other pictures than these")
+        others = "texts" if noun == "text" else "pictures"
+        gaps.append(f"batches of other sizes than {listed([str(size) for size in sizes])}, and other {others} than these")
     if len({item.training for item in conditions}) == 1:
         gaps.append(f"other local training than '{conditions[0].training}'")
     if any(item.batch_norm == "statistics seen" for item in conditions) and not any(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leakgauge.audit.record import Record
+from leakgauge.audit.record import ExampleScore, Record
+from leakgauge.report.text_words import is_text
 from leakgauge.report.words import control_score, decibels, is_unsupported
 
 RESAMPLES = 2000
@@ -55,9 +56,9 @@ class AttackRow:
 
 
 def attack_rows(records: Sequence[Record]) -> tuple[AttackRow, ...]:
-    """One row per attack and per with or without a defence, in order of appearance."""
+    """One row per attack on pictures and per with or without a defence, in order of appearance."""
     groups: dict[tuple[str, bool], list[Record]] = {}
-    for record in (record for record in records if not is_unsupported(record)):
+    for record in (record for record in records if not (is_text(record) or is_unsupported(record))):
         groups.setdefault((record.attack, record.conditions.defence != "none"), []).append(record)
     return tuple(_row(attack, defended, members) for (attack, defended), members in groups.items())
 
@@ -82,9 +83,9 @@ def median(values: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]
 
 
 def _row(attack: str, defended: bool, records: list[Record]) -> AttackRow:
-    scores = [score for record in records for score in record.scores]
+    scores = [score for record in records for score in record.picture_scores]
     values = [score.psnr for score in scores if not math.isnan(score.psnr)]
-    controls = [control_score(record, score.index) for record in records for score in record.scores]
+    controls = [control_score(record, score.index) for record in records for score in record.picture_scores]
     compared = [score for score in scores if score.label is not None and score.label_guess is not None]
     return AttackRow(
         attack=attack,
@@ -93,7 +94,9 @@ def _row(attack: str, defended: bool, records: list[Record]) -> AttackRow:
         examples=len(values),
         psnr=median(values),
         interval=bootstrap_median(values),
-        control=median([control.psnr for control in controls if control and not math.isnan(control.psnr)]),
+        control=median(
+            [control.psnr for control in controls if isinstance(control, ExampleScore) and not math.isnan(control.psnr)]
+        ),
         labels_right=sum(score.label == score.label_guess for score in compared),
         labels=len(compared),
         evaluations=round(median([float(record.evaluations) for record in records])),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from leakgauge.audit.record import ExampleScore, Record
 from leakgauge.report.pictures import DIFFERENCE_GAIN, data_uri, difference, is_picture, shrunk, uri_digest
-from leakgauge.report.words import UNKNOWN, control_score, decibels, example_verdict, number, similarity
+from leakgauge.report.words import UNKNOWN, control_score, decibels, example_verdict, label_text, number, similarity
 
 ORIGINAL, RECONSTRUCTION, DIFFERENCE, CONTROL, FRAME = "original", "reconstruction", "difference", "control", "filmstrip frame"
 
@@ -90,10 +90,12 @@ def examples_of(record: Record, detail: Detail, redacted: bool) -> tuple[Example
     if not record.scores:
         blind = len(pictures.guess) if pictures is not None else 0
         return tuple(_blind(record, index, detail, redacted) for index in range(blind))
-    leaked = sorted(record.scores, key=lambda score: -math.inf if math.isnan(score.psnr) else score.psnr, reverse=True)
+    leaked = sorted(record.picture_scores, key=lambda score: -math.inf if math.isnan(score.psnr) else score.psnr, reverse=True)
     shown = {score.index for score in leaked[: detail.examples]}
     kept = {score.index for score in leaked[: detail.rows]}
-    return tuple(_scored(record, score, detail, redacted, score.index in shown) for score in record.scores if score.index in kept)
+    return tuple(
+        _scored(record, score, detail, redacted, score.index in shown) for score in record.picture_scores if score.index in kept
+    )
 
 
 def _scored(record: Record, score: ExampleScore, detail: Detail, redacted: bool, shown: bool) -> Example:
@@ -107,8 +109,8 @@ def _scored(record: Record, score: ExampleScore, detail: Detail, redacted: bool,
         ssim=similarity(score.ssim),
         mse=number(score.mse),
         mse_unclamped=number(score.mse_unclamped),
-        control_psnr=decibels(control.psnr) if control else "none",
-        label=_label(score),
+        control_psnr=decibels(control.psnr) if isinstance(control, ExampleScore) else "none",
+        label=label_text(score),
         certified=score.certified,
         pictures=_row(record, score, detail, redacted) if show else (),
         frames=_strip(record, score.index + 1, score.guess, detail) if show else (),
@@ -146,7 +148,7 @@ def _row(record: Record, score: ExampleScore, detail: Detail, redacted: bool) ->
     row.append(_picture(RECONSTRUCTION, guess, place, decibels(score.psnr), detail=detail, redacted=redacted))
     if pictures.truth is not None:
         row.append(_picture(DIFFERENCE, apart, place, f"{DIFFERENCE_GAIN} times amplified", detail=detail, redacted=redacted))
-    if control and pictures.control is not None:
+    if isinstance(control, ExampleScore) and pictures.control is not None:
         row.append(
             _picture(
                 CONTROL, _at(pictures.control, control.guess), place, decibels(control.psnr), detail=detail, redacted=redacted
@@ -187,16 +189,6 @@ def _picture(what: str, pixels: Tensor | None, place: int, remark: str, *, detai
 
 def _at(pictures: Tensor | None, index: int) -> Tensor | None:
     return pictures[index] if pictures is not None and 0 <= index < len(pictures) else None
-
-
-def _label(score: ExampleScore) -> str:
-    if score.label is None:
-        return "" if score.label_guess is None else f"{score.label_guess}, not compared"
-    if score.label_guess is None:
-        return "not named"
-    return (
-        f"right ({score.label})" if score.label == score.label_guess else f"wrong ({score.label_guess} instead of {score.label})"
-    )
 
 
 def pictures_of(examples: tuple[Example, ...]) -> list[Picture]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from leakgauge.audit.architecture import Architecture
 from leakgauge.audit.record import Record
-from leakgauge.report import layers, redaction, words
+from leakgauge.report import layers, redaction, text_attacks, text_redaction, text_words, words
 from leakgauge.report.files import write_text
 from leakgauge.report.page import Page, build_page
+from leakgauge.report.spans import BUILT_IN, Patterns
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,6 +28,7 @@ def render_html(
     redact: bool = False,
     date: str | None = None,
     architectures: Sequence[Architecture] = (),
+    patterns: Patterns = BUILT_IN,
 ) -> str:
     """The page as text.
 
@@ -36,12 +38,15 @@ def render_html(
         redact: leave out originals and what comes near them (see `redaction`).
         date: shown beneath the title where given; the page is the same bytes for the same arguments.
         architectures: networks that were counted.
+        patterns: of identifying spans in texts.
     """
-    return render_page(build_page(records, redact, architectures), title=title, date=date)
+    return render_page(build_page(records, redact, architectures, patterns), title=title, date=date)
 
 
 def render_page(page: Page, *, title: str = TITLE, date: str | None = None) -> str:
     """A page that is already built, as text."""
+    texts, pictures = (any(text_words.is_text(record) is kind for record in page.records) for kind in (True, False))
+    explained = " ".join(filter(None, (redaction.EXPLANATION, text_redaction.EXPLANATION if texts else "")))
     return render_template(
         "page.html.j2",
         page=page,
@@ -49,7 +54,10 @@ def render_page(page: Page, *, title: str = TITLE, date: str | None = None) -> s
         title=title,
         date=date,
         layers=layers,
-        redaction=redaction.EXPLANATION if page.redacted else "",
+        redaction=explained if page.redacted else "",
+        scales=[*([words.SCALE] if pictures or not texts else []), *([text_words.TEXT_SCALE] if texts else [])],
+        texts=texts,
+        text_headings=text_attacks.HEADINGS,
     )
 
 
@@ -66,13 +74,14 @@ def write_html(
     title: str = TITLE,
     date: str | None = None,
     architectures: Sequence[Architecture] = (),
+    patterns: Patterns = BUILT_IN,
 ) -> None:
     """Writes the page to a file.
 
     Raises:
         DataError: if the file cannot be written.
     """
-    write_text(path, render_html(records, title=title, redact=redact, date=date, architectures=architectures))
+    write_text(path, render_html(records, title=title, redact=redact, date=date, architectures=architectures, patterns=patterns))
 
 
 @cache

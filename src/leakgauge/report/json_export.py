@@ -14,10 +14,13 @@ from leakgauge.audit.record import Record
 from leakgauge.report.files import write_text
 from leakgauge.report.gallery import pictures_of
 from leakgauge.report.page import Page, build_page
+from leakgauge.report.spans import BUILT_IN, Patterns
 from leakgauge.report.words import example_verdict, record_verdict
 
 
-def to_json(records: Sequence[Record], redact: bool = False, architectures: Sequence[Architecture] = ()) -> dict[str, Any]:
+def to_json(
+    records: Sequence[Record], redact: bool = False, architectures: Sequence[Architecture] = (), patterns: Patterns = BUILT_IN
+) -> dict[str, Any]:
     """`{"verdict": ..., "records": [...]}` of the page that `render_html` would make.
 
     Pictures themselves are not in it. Each list entry has the SHA-256 of the PNG file that the page shows; `verdict.pictures`
@@ -27,8 +30,9 @@ def to_json(records: Sequence[Record], redact: bool = False, architectures: Sequ
         records: what to report.
         redact: leave out what a redacted page leaves out.
         architectures: networks that were counted; they stand in `verdict.architectures`.
+        patterns: of identifying spans in texts; the counts stand in `verdict.spans` and in each record's `spans`.
     """
-    return page_to_json(build_page(records, redact, architectures))
+    return page_to_json(build_page(records, redact, architectures, patterns))
 
 
 def page_to_json(page: Page) -> dict[str, Any]:
@@ -45,16 +49,22 @@ def page_to_json(page: Page) -> dict[str, Any]:
         entry = record_to_json(record)
         for score, written in zip(record.scores, entry["scores"], strict=True):
             written["verdict"] = example_verdict(record, score)
-        records.append(entry | {"verdict": record_verdict(record), "pictures": pictures.get(number, [])})
+        entry |= {"verdict": record_verdict(record), "pictures": pictures.get(number, [])}
+        records.append(entry | {"spans": [asdict(count) for count in page.spans[number - 1]] if page.spans else []})
     return {"verdict": verdict, "records": records}
 
 
 def write_json(
-    records: Sequence[Record], path: str | Path, redact: bool = False, architectures: Sequence[Architecture] = ()
+    records: Sequence[Record],
+    path: str | Path,
+    redact: bool = False,
+    architectures: Sequence[Architecture] = (),
+    patterns: Patterns = BUILT_IN,
 ) -> None:
     """Writes `to_json` to a file.
 
     Raises:
         DataError: if the file cannot be written.
     """
-    write_text(path, json.dumps(to_json(records, redact, architectures), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    content = to_json(records, redact, architectures, patterns)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from leakgauge.audit.architecture import Architecture
-from leakgauge.audit.record import Conditions, Record
+from leakgauge.audit.record import Conditions, Record, nearness
+from leakgauge.report.cards import Card, Step, Sweep
 from leakgauge.report.figures import curve_svg, curve_text
-from leakgauge.report.gallery import ORIGINAL, RECONSTRUCTION, Detail, Example, Picture, examples_of, pictures_of
-from leakgauge.report.layers import LayerRow, Network, layer_rows, layers_sentence, network_in_words
-from leakgauge.report.proof import merely_explains
+from leakgauge.report.gallery import ORIGINAL, RECONSTRUCTION, Detail, Example, Picture, examples_of
+from leakgauge.report.layers import Network, layer_rows, layers_sentence, network_in_words
 from leakgauge.report.redaction import scrub_architectures, scrub_text, strip_pixels
+from leakgauge.report.spans import BUILT_IN, Patterns, SpanCount, count_spans
 from leakgauge.report.summary import Summary, summarise
+from leakgauge.report.text_conditions import text_rows
+from leakgauge.report.text_redaction import strip_texts
+from leakgauge.report.texts import TextExample, TextRow, batch_facts, text_examples
 from leakgauge.report.words import is_attack, record_verdict, seconds_in_words
 
 LIMIT = 4_600_000  # bytes, by estimate: a page stays below 5 MB
@@ -45,76 +49,13 @@ NAMES = {
     "seeds": "Seeds",
     "versions": "Versions",
     "device": "Device",
+    "text": "Texts",
 }
 REALISTIC, DIAGNOSTIC = "realistic", "diagnostic"
 KINDS = {
     True: "realistic: no more than a real server has",
     False: "diagnostic: the attacker was given more than a real server has",
 }
-
-
-@dataclass(frozen=True)
-class Card:
-    """One record on the page."""
-
-    number: int
-    record: Record
-    verdict: str
-    kind: str
-    psnr: float
-    examples: tuple[Example, ...]
-    curve: str
-    curve_text: str
-    conditions: tuple[tuple[str, str], ...]
-    seconds: str
-    layers: tuple[LayerRow, ...] = ()
-    layers_text: str = ""
-
-    def size(self) -> int:
-        """Estimated bytes on the page."""
-        pictures = sum(len(picture.uri) + 400 for picture in pictures_of(self.examples))
-        return pictures + len(self.curve) + 7000 + 900 * len(self.examples) + 1000 * len(self.layers)
-
-    @property
-    def merely_explains(self) -> bool:
-        """Whether the result explains the update and is not the original."""
-        return merely_explains(self.record)
-
-    @property
-    def further(self) -> int:
-        """How many examples have no line on the page, to keep it small."""
-        return max(0, len(self.record.scores) - len(self.examples))
-
-    @property
-    def sort_psnr(self) -> float:
-        """The best PSNR as a finite number, for sorting."""
-        return min(max(self.psnr, -1e9), 1e9)
-
-    @property
-    def sort_seconds(self) -> float:
-        """The time as a finite number, for sorting."""
-        return self.record.seconds if math.isfinite(self.record.seconds) else 0.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One strength of a sweep."""
-
-    text: str
-    card: Card
-    example: Example | None
-    picture: Picture | None
-    truth: Picture | None
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """Records of one series, by strength; `truth` is the original where all share it."""
-
-    name: str
-    attack: str
-    steps: tuple[Step, ...]
-    truth: Picture | None
 
 
 @dataclass(frozen=True)
@@ -125,21 +66,23 @@ class Page:
         summary: the verdict in words.
         cards: one per record, in the given order.
         sweeps: one per series and attack.
-        worst: the card of the worst record, its example, and the pictures of the first screen.
+        worst: the card of the worst record, its example, and the pictures or texts of the first screen.
         shortened: what was left out to keep the page small, or ''.
         redacted: whether originals and what comes near them are left out.
         records: all records, cards or not; redacted where the page is.
         architectures: networks that were counted; redacted where the page is.
+        spans: identifying spans in the texts of each record.
     """
 
     summary: Summary
     cards: tuple[Card, ...]
     sweeps: tuple[Sweep, ...]
-    worst: tuple[Card, Example] | None
+    worst: tuple[Card, Example | TextExample] | None
     shortened: str
     redacted: bool
     records: tuple[Record, ...]
     architectures: tuple[Architecture, ...] = ()
+    spans: tuple[tuple[SpanCount, ...], ...] = ()
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -149,9 +92,14 @@ class Page:
     @property
     def front(self) -> tuple[Picture, ...]:
         """Original and reconstruction of the worst example, for the first screen."""
-        if self.worst is None:
+        if self.worst is None or isinstance(self.worst[1], TextExample):
             return ()
         return tuple(picture for picture in self.worst[1].pictures if picture.what in (ORIGINAL, RECONSTRUCTION))
+
+    @property
+    def front_text(self) -> tuple[TextRow, ...]:
+        """The same where it is a text."""
+        return self.worst[1].rows if self.worst and isinstance(self.worst[1], TextExample) else ()
 
     @property
     def repeated(self) -> tuple[tuple[int, Picture], ...]:
@@ -172,16 +120,19 @@ class Page:
         return 60_000 + repeated + counted + sum(card.size() for card in self.cards)
 
 
-def build_page(records: Sequence[Record], redact: bool = False, architectures: Sequence[Architecture] = ()) -> Page:
-    """The page at the finest level of detail that stays below 5 MB."""
+def build_page(
+    records: Sequence[Record], redact: bool = False, architectures: Sequence[Architecture] = (), patterns: Patterns = BUILT_IN
+) -> Page:
+    """The page at the finest level of detail that stays below 5 MB; `patterns` are those of identifying spans in texts."""
     counted = scrub_architectures(architectures, records) if redact else tuple(architectures)
     readable = scrub_text(records) if redact else list(records)
-    summary = summarise(readable)
-    shown = [strip_pixels(record) for record in readable] if redact else readable
+    summary = summarise(readable, patterns)
+    spans = tuple(count_spans([record], patterns) for record in readable)
+    shown = [strip_texts(strip_pixels(record), patterns) for record in readable] if redact else readable
     for level in LEVELS:
         page = _page(summary, shown, redact, level)
         if page is not None:
-            return replace(page, architectures=counted)
+            return replace(page, architectures=counted, spans=spans)
     raise AssertionError("the coarsest level of detail always makes a page")
 
 
@@ -202,7 +153,8 @@ def _page(summary: Summary, records: Sequence[Record], redacted: bool, detail: D
     if summary.worst is not None:
         card = next((card for card in cards if summary.worst.record == card.number - 1), None)
         wanted = summary.worst.score.index + 1
-        example = next((example for example in card.examples if example.number == wanted), None) if card else None
+        shown: list[Example | TextExample] = [*card.examples, *card.texts] if card else []
+        example = next((example for example in shown if example.number == wanted), None)
         worst = (card, example) if card and example else None
     page = Page(summary, tuple(cards), _sweeps(cards), worst, _shortened(records, detail), redacted, tuple(records))
     return page if page.size() <= LIMIT or detail is LEVELS[-1] else None
@@ -214,7 +166,7 @@ def _card(number: int, record: Record, detail: Detail, redacted: bool) -> Card:
         record=record,
         verdict=record_verdict(record),
         kind=REALISTIC if record.conditions.realistic else DIAGNOSTIC,
-        psnr=_best(record),
+        near=_best(record),
         examples=examples_of(record, detail, redacted),
         curve=curve_svg(record, f"curve-{number}"),
         curve_text=curve_text(record),
@@ -222,6 +174,8 @@ def _card(number: int, record: Record, detail: Detail, redacted: bool) -> Card:
         seconds=seconds_in_words(record.seconds),
         layers=layer_rows(record),
         layers_text=layers_sentence(record),
+        texts=text_examples(record, detail.rows),
+        texts_text=batch_facts(record),
     )
 
 
@@ -230,8 +184,11 @@ def condition_rows(conditions: Conditions) -> tuple[tuple[str, str], ...]:
     rows = []
     for item in fields(Conditions):
         value = getattr(conditions, item.name)
+        if item.name == "text":
+            rows += text_rows(value)
+            continue
         if item.name == "shape":
-            text = " x ".join(str(side) for side in value)
+            text = " x ".join(str(side) for side in value) + (" tokens" if conditions.text else "")
         elif item.name == "realistic":
             text = KINDS[bool(value)]
         elif isinstance(value, dict):
@@ -256,7 +213,7 @@ def _sweeps(cards: Sequence[Card]) -> tuple[Sweep, ...]:
 def _sweep(name: str, attack: str, cards: list[Card]) -> Sweep:
     """The example shown is the one that leaked most anywhere in the sweep."""
     ordered = sorted(cards, key=lambda card: (card.record.series.value if card.record.series else 0.0, card.number))
-    leaked = max((card for card in ordered), key=lambda card: card.psnr).record.worst
+    leaked = max((card for card in ordered), key=lambda card: card.near).record.worst
     wanted = leaked.index + 1 if leaked else 1
     steps = tuple(_step(card, wanted) for card in ordered)
     truths = [step.truth for step in steps]
@@ -268,11 +225,12 @@ def _step(card: Card, wanted: int) -> Step:
     example = next((example for example in card.examples if example.number == wanted), None)
     pictures = {picture.what: picture for picture in example.pictures} if example else {}
     text = card.record.series.text if card.record.series else ""
-    return Step(text, card, example, pictures.get(RECONSTRUCTION), pictures.get(ORIGINAL))
+    written = next((example for example in card.texts if example.number == wanted), None)
+    return Step(text, card, example, pictures.get(RECONSTRUCTION), pictures.get(ORIGINAL), written)
 
 
 def _best(record: Record) -> float:
-    values = [score.psnr for score in record.scores if not math.isnan(score.psnr)]
+    values = [near for near in map(nearness, record.scores) if not math.isnan(near)]
     return max(values, default=-math.inf)
 
 
@@ -283,7 +241,7 @@ def _shortened(records: Sequence[Record], detail: Detail) -> str:
         parts.append(f"filmstrips have at most {detail.frames} pictures" if detail.frames else "filmstrips are left out")
     if detail.pixels < finest.pixels:
         parts.append(f"pictures larger than {detail.pixels} pixels are averaged down")
-    if any(len(record.scores) > detail.examples for record in records):
+    if any(len(record.picture_scores) > detail.examples for record in records):
         parts.append(f"at most {detail.examples} examples per record have pictures, those that leaked most")
     if len(records) > detail.cards:
         parts.append(f"only the {detail.cards} records that leaked most have a card of their own")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leakgauge.audit.record import ExampleScore, Record
+from leakgauge.audit.record import Record, Score
+from leakgauge.report.text_words import is_text
 from leakgauge.report.words import NOT_FOUND, PARTLY, REBUILT, count, example_verdict, is_attack, seconds_in_words, share
 
 SHOWN = 3
@@ -31,11 +32,13 @@ def proof_sentences(records: Sequence[Record]) -> tuple[str, ...]:
             f"{count(broken, 'certified reconstruction')} {'is' if broken == 1 else 'are'} not the original to compare with: "
             "that belongs to another update, or a certificate, which looks only nearby, missed another solution."
         )
-    explained = sum(merely_explains(record) for record in attacks)
+    explaining = [record for record in attacks if merely_explains(record)]
+    explained = len(explaining)
     if explained:
+        others = "texts" if all(map(is_text, explaining)) else "inputs" if any(map(is_text, explaining)) else "pictures"
         lines.append(
             f"In {count(explained, 'record')} the result explains the update to rounding and yet is not the original, or not all "
-            "of it: such an update leaves other pictures open, and what explains it is not thereby recovered."
+            f"of it: such an update leaves other {others} open, and what explains it is not thereby recovered."
         )
     return tuple(lines)
 
@@ -59,7 +62,7 @@ def _named(record: Record) -> str:
     return f"'{record.title}' by {record.attack}{near}"
 
 
-def _contradicted(record: Record, score: ExampleScore) -> bool:
+def _contradicted(record: Record, score: Score) -> bool:
     return score.certified and example_verdict(record, score) != REBUILT
 
 

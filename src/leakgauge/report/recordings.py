@@ -10,6 +10,7 @@ from rich.text import Text
 
 from leakgauge.audit.recordings import Leakage
 from leakgauge.report.terminal import STYLES, framed
+from leakgauge.report.text_words import percent
 from leakgauge.report.words import decibels
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def _field(line: Leakage) -> Text:
         words = line.outcome.lower().replace("_", " ")
         away = "" if math.isnan(line.residual) else f"off by {line.residual:.1e}"
         return Text(", ".join(filter(None, (words, certified, away))))
+    if not math.isnan(line.token_accuracy):
+        return Text(f"{line.verdict}, {percent(line.token_accuracy)} of the tokens", style=STYLES.get(line.verdict, ""))
     values = [line.verdict, decibels(line.psnr)]
     values += [] if math.isnan(line.ssim) else [f"SSIM {line.ssim:.2f}"]
     values += [] if math.isnan(line.rdlv) else [f"RDLV {line.rdlv:.2f}"]

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from leakgauge.analysis.rank_profile import LayerRank
 from leakgauge.audit.architecture import Architecture
-from leakgauge.audit.record import PARTLY_DB, ExampleScore, Pictures, Record
+from leakgauge.audit.record import PARTLY_DB, Pictures, Record, Score
+from leakgauge.audit.text_record import TextScore
 
 LEFT_OUT = "(left out: redacted)"
 NAME_LEFT_OUT = "(name left out)"
@@ -26,8 +27,8 @@ EXPLANATION = (
 )
 PLACES = re.compile(
     r"(?<![\w/.~])(?:[A-Za-z]:[\\/]|\\\\|~/|\.{0,2}/)[^\s'\"<>|]+"  # absolute, home and relative paths
-    r"|(?<!\w)(?:folder|file|csv|npz|dicom|cifar10|cifar100|mnist|medmnist):[^\s'\"<>|]+"  # data specs
-    r"|[^\s'\"<>|/]+\.(?:png|jpe?g|gif|bmp|tiff?|webp|dcm|npz|npy|csv|safetensors)(?!\w)",  # file names
+    r"|(?<!\w)(?:folder|file|csv|text|npz|dicom|cifar10|cifar100|mnist|medmnist):[^\s'\"<>|]+"  # data specs
+    r"|[^\s'\"<>|/]+\.(?:png|jpe?g|gif|bmp|tiff?|webp|dcm|npz|npy|csv|tsv|txt|safetensors)(?!\w)",  # file names
     re.IGNORECASE,
 )
 
@@ -76,9 +77,11 @@ def strip_pixels(record: Record) -> Record:
     return replace(record, pictures=Pictures(guess=_keep(pictures.guess, shown), truth=truth, control=control, frames=frames))
 
 
-def _poor(scores: Sequence[ExampleScore]) -> set[int]:
+def _poor(scores: Sequence[Score]) -> set[int]:
     """Positions of the reconstructions that stay below 20 dB wherever they are assigned."""
-    return {score.guess for score in scores} - {score.guess for score in scores if not score.psnr < PARTLY_DB}
+    return {score.guess for score in scores} - {
+        score.guess for score in scores if isinstance(score, TextScore) or not score.psnr < PARTLY_DB
+    }
 
 
 def _far(picture: Tensor, truth: Tensor | None) -> bool:
@@ -137,6 +140,9 @@ def _scrub(record: Record, position: int, clean: Callable[[str], str]) -> Record
             "budget",
         )
     }
+    text = conditions.text
+    if text is not None:
+        text = replace(text, tokeniser=clean(text.tokeniser))
     control = record.control
     if control is not None:
         scores = tuple(replace(score, name="") for score in control.scores)
@@ -152,7 +158,7 @@ def _scrub(record: Record, position: int, clean: Callable[[str], str]) -> Record
         cause=clean(record.cause),
         notes=tuple(clean(note) for note in record.notes),
         bound=clean(record.bound),
-        conditions=replace(conditions, **words, knowledge=tuple(clean(fact) for fact in conditions.knowledge)),
+        conditions=replace(conditions, **words, text=text, knowledge=tuple(clean(fact) for fact in conditions.knowledge)),
         scores=tuple(replace(score, name="") for score in record.scores),
         control=control,
         series=series,

@@ -8,10 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from leakgauge.audit.folder import strict_json
-from leakgauge.audit.record import ExampleScore, Record
+from leakgauge.audit.record import Record, Score, nearness
+from leakgauge.audit.text_record import TextScore
 from leakgauge.report.advice import recommendations, untested
 from leakgauge.report.by_attack import AttackRow, attack_rows
 from leakgauge.report.proof import proof_seconds, proof_sentences, proofs
+from leakgauge.report.spans import BUILT_IN, Patterns, SpanCount, count_spans, spans_sentence
+from leakgauge.report.text_attacks import TextAttackRow, text_attack_rows
+from leakgauge.report.text_words import TEXT_RULE, is_text, noun_of, text_in_words, text_level
 from leakgauge.report.words import (
     NOT_FOUND,
     NOT_FOUND_SENTENCE,
@@ -49,9 +53,14 @@ class Worst:
     """
 
     record: int
-    score: ExampleScore
+    score: Score
     verdict: str
     text: str
+
+    @property
+    def level(self) -> str:
+        """Its figure in short: '41.2 dB', '82 % of the tokens' or 'exact'."""
+        return _level(self.score)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,9 @@ class Summary:
         untested: phrases.
         rule: how the verdicts are reached.
         worst: the example that leaked most, or None.
-        attacks: medians attack by attack.
+        attacks: medians attack by attack, pictures.
+        text_attacks: the same for texts.
+        spans: personally identifying spans of the private texts, pattern by pattern.
     """
 
     verdict: str
@@ -87,6 +98,8 @@ class Summary:
     rule: str
     worst: Worst | None
     attacks: tuple[AttackRow, ...]
+    text_attacks: tuple[TextAttackRow, ...] = ()
+    spans: tuple[SpanCount, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Strict JSON."""
@@ -107,13 +120,13 @@ class Summary:
         return (self.headline, *(f"{name}: {text}" for name, text in parts.items() if text))
 
 
-def summarise(records: Sequence[Record]) -> Summary:
-    """The verdict over all records that are attacks; controls do not count."""
+def summarise(records: Sequence[Record], patterns: Patterns = BUILT_IN) -> Summary:
+    """The verdict over all records that are attacks; controls do not count. `patterns` are those of identifying spans."""
     attacks = [record for record in records if is_attack(record)]
     verdicts = _by_example(attacks)
     tally = [list(verdicts.values()).count(verdict) for verdict in (REBUILT, PARTLY, NOT_FOUND)]
     attempts = sum(len(record.scores) for record in attacks)
-    noun = "picture" if all(len(r.conditions.shape) == 3 and min(r.conditions.shape[1:]) > 1 for r in attacks) else "example"
+    noun, spans = noun_of(attacks), count_spans(attacks, patterns)
     worst = _worst(records)
     return Summary(
         verdict=worst.verdict if worst else UNKNOWN,
@@ -125,14 +138,24 @@ def summarise(records: Sequence[Record]) -> Summary:
         attempts=attempts,
         who=_who(attacks),
         holds=_holds(attacks),
-        found=_found(attacks, noun, attempts, tally, verdicts),
+        found=(*_found(attacks, noun, attempts, tally, verdicts), *filter(None, [spans_sentence(spans)])),
         proof_seconds=proof_seconds(attacks),
         change=recommendations(records),
         untested=untested(records),
-        rule=RULE,
+        rule=_rule(records),
         worst=worst,
         attacks=attack_rows(records),
+        text_attacks=text_attack_rows(records),
+        spans=spans,
     )
+
+
+def _rule(records: Sequence[Record]) -> str:
+    """The rule for pictures, for texts, or both."""
+    texts = any(map(is_text, records))
+    pictures = RULE if not texts or not all(map(is_text, records)) else ""
+    ending = "." if pictures else f": {NOT_FOUND_SENTENCE}. The limits are a convention; the texts decide."
+    return " ".join(filter(None, (pictures, TEXT_RULE + ending if texts else "")))
 
 
 def _by_example(records: Sequence[Record]) -> dict[Hashable, str]:
@@ -145,8 +168,11 @@ def _by_example(records: Sequence[Record]) -> dict[Hashable, str]:
     return verdicts
 
 
-def _identity(record: Record, score: ExampleScore) -> Hashable:
-    """Equal for the same private example in two records: by its pixels, else its name, else its place."""
+def _identity(record: Record, score: Score) -> Hashable:
+    """Equal for the same private example in two records: by its pixels or tokens, else its name, else its place."""
+    tokens = record.texts.truth if record.texts else ()
+    if score.index < len(tokens) and tokens[score.index] is not None:
+        return tokens[score.index]
     truth = record.pictures.truth if record.pictures else None
     if truth is not None and score.index < len(truth):
         return tuple(truth.shape[1:]), truth[score.index].detach().cpu().contiguous().double().numpy().tobytes()
@@ -225,24 +251,32 @@ def _found(
 
 
 def _worst(records: Sequence[Record]) -> Worst | None:
-    """The highest verdict, and among those the highest PSNR; the first of equals."""
+    """The highest verdict, and among those what comes nearest; the first of equals."""
     scored = [
-        (SEVERITY[example_verdict(record, score)], score.psnr, position, score)
+        (SEVERITY[example_verdict(record, score)], nearness(score), position, score)
         for position, record in enumerate(records)
         if is_attack(record)
         for score in record.scores
-        if not math.isnan(score.psnr)
+        if not math.isnan(nearness(score))
     ]
     if not scored:
         return None
-    _, psnr, position, score = max(scored, key=lambda entry: entry[:2])
+    _, _, position, score = max(scored, key=lambda entry: entry[:2])
     record = records[position]
     control = control_score(record, score.index)
     level = (
-        f"; without the update, a fixed rule ({record.control.rule}) reaches {decibels(control.psnr)}"
+        f"; without the update, a fixed rule ({record.control.rule}) reaches {_level(control)}"
         if control and record.control
         else ""
     )
     kind = "" if record.conditions.realistic else " (diagnostic: the attacker was given more than a real server has)"
-    text = f"{record.title}, example {score.index + 1}: {decibels(psnr)}, that is, {in_words(psnr)}{level}{kind}."
+    text = f"{record.title}, example {score.index + 1}: {_level(score)}, that is, {_words(score)}{level}{kind}."
     return Worst(position, score, example_verdict(record, score), text)
+
+
+def _level(score: Score) -> str:
+    return text_level(score) if isinstance(score, TextScore) else decibels(score.psnr)
+
+
+def _words(score: Score) -> str:
+    return text_in_words(score) if isinstance(score, TextScore) else in_words(score.psnr)

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from leakgauge.audit.architecture import Architecture
-from leakgauge.audit.record import Record
+from leakgauge.audit.record import ExampleScore, Record
 from leakgauge.report.by_attack import median
 from leakgauge.report.layers import COUNTED, HEADINGS, architecture_rows, layer_rows
+from leakgauge.report.spans import BUILT_IN, Patterns
 from leakgauge.report.summary import summarise
+from leakgauge.report.text_attacks import texts_table
+from leakgauge.report.text_words import is_text
 from leakgauge.report.words import decibels, record_verdict, similarity
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ def framed(title: str, caption: str) -> Table:
 
 
 def records_table(records: Sequence[Record]) -> Table:
-    """One line per record: attack, verdict, outcome, scores, control and labels."""
+    """One line per record of pictures: attack, verdict, outcome, scores, control and labels."""
     from rich.text import Text
 
     table = framed("Records", "PSNR: the example that leaked most, and the median")
@@ -46,18 +49,25 @@ def records_table(records: Sequence[Record]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for record in records:
         verdict, worst = record_verdict(record), record.worst
-        control = [score.psnr for score in record.control.scores] if record.control else []
+        scores = record.picture_scores
+        control = [score.psnr for score in record.control.scores if isinstance(score, ExampleScore)] if record.control else []
         defence = "" if record.conditions.defence == "none" else f", {record.conditions.defence}"
         table.add_row(
             Text(record.title).append(f"\n{record.attack}{defence}", style="dim"),
             Text(verdict, style=STYLES.get(verdict, "")).append(f"\n{record.outcome.lower().replace('_', ' ')}", style="dim"),
-            decibels(worst.psnr) if worst else "-",
-            decibels(median([score.psnr for score in record.scores])) if record.scores else "-",
-            similarity(max(score.ssim for score in record.scores)) if record.scores else "-",
+            decibels(worst.psnr) if isinstance(worst, ExampleScore) else "-",
+            decibels(median([score.psnr for score in scores])) if scores else "-",
+            similarity(max(score.ssim for score in scores)) if scores else "-",
             decibels(median(control)) if control else "-",
-            _labels(record),
+            labels_right(record),
         )
     return table
+
+
+def record_tables(records: Sequence[Record]) -> list[Table]:
+    """`records_table` of those about pictures, and `texts_table` of those about texts, as far as there are any."""
+    pictures, texts = [one for one in records if not is_text(one)], [one for one in records if is_text(one)]
+    return [*([records_table(pictures)] if pictures or not texts else []), *([texts_table(texts)] if texts else [])]
 
 
 def layers_table(record: Record) -> Table:
@@ -87,22 +97,24 @@ def _plain(headings: Sequence[str], rows: Sequence[Sequence[str]], title: str, c
     return table
 
 
-def verdict_lines(records: Sequence[Record]) -> list[str]:
+def verdict_lines(records: Sequence[Record], patterns: Patterns = BUILT_IN) -> list[str]:
     """The verdict in sentences, as on the page."""
-    return list(summarise(records).sentences())
+    return list(summarise(records, patterns).sentences())
 
 
-def print_report(records: Sequence[Record], console: Console | None = None) -> None:
-    """Prints table and verdict."""
+def print_report(records: Sequence[Record], console: Console | None = None, patterns: Patterns = BUILT_IN) -> None:
+    """Prints tables and verdict."""
     from rich.console import Console
     from rich.text import Text
 
     console = console or Console()
-    console.print(records_table(records))
-    for line in verdict_lines(records):
+    for table in record_tables(records):
+        console.print(table)
+    for line in verdict_lines(records, patterns):
         console.print(Text(line), soft_wrap=False)
 
 
-def _labels(record: Record) -> str:
+def labels_right(record: Record) -> str:
+    """'3/4', or '-' where no labels were compared."""
     compared = [score for score in record.scores if score.label is not None and score.label_guess is not None]
     return f"{sum(score.label == score.label_guess for score in compared)}/{len(compared)}" if compared else "-"

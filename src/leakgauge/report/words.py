@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-from leakgauge.audit.record import ABOVE_CONTROL_DB, PARTLY_DB, REBUILT_DB, ExampleScore, Record, verdict_of
+from leakgauge.audit.record import ABOVE_CONTROL_DB, PARTLY_DB, REBUILT_DB, Record, Score, verdict_of
 
 REBUILT, PARTLY, NOT_FOUND = "rebuilt", "partly", "not found"
 UNKNOWN = "no original given"
@@ -79,7 +79,9 @@ def certificate(record: Record) -> str:
     if not record.certified:
         return ""
     those = "this picture" if record.certified == 1 else "these pictures"
-    if len(record.conditions.shape) != 3 or min(record.conditions.shape[1:]) < 2:
+    if record.conditions.text is not None:
+        those = "this text" if record.certified == 1 else "these texts"
+    elif len(record.conditions.shape) != 3 or min(record.conditions.shape[1:]) < 2:
         those = "this example" if record.certified == 1 else "these examples"
     if math.isnan(record.radius):
         return f"the update determines {those}, nothing else nearby explains it"
@@ -114,15 +116,26 @@ def is_unsupported(record: Record) -> bool:
     return record.outcome == "UNSUPPORTED"
 
 
-def control_score(record: Record, index: int) -> ExampleScore | None:
+def control_score(record: Record, index: int) -> Score | None:
     """The control's score for one private example."""
     scores = record.control.scores if record.control else ()
     return next((score for score in scores if score.index == index), None)
 
 
-def example_verdict(record: Record, score: ExampleScore) -> str:
+def example_verdict(record: Record, score: Score) -> str:
     """'rebuilt', 'partly' or 'not found' for one private example."""
     return verdict_of(score, control_score(record, score.index))
+
+
+def label_text(score: Score) -> str:
+    """'right (3)', 'wrong (1 instead of 3)', 'not named', or '' where there is no class."""
+    if score.label is None:
+        return "" if score.label_guess is None else f"{score.label_guess}, not compared"
+    if score.label_guess is None:
+        return "not named"
+    return (
+        f"right ({score.label})" if score.label == score.label_guess else f"wrong ({score.label_guess} instead of {score.label})"
+    )
 
 
 def record_verdict(record: Record) -> str:

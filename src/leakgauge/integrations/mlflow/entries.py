@@ -21,7 +21,7 @@ from leakgauge.errors import DataError
 from leakgauge.integrations.recording.log import LOG_FILE, read_log
 
 Audit = str | Path | Record | Sequence[Record] | SimulationResult | TradeoffResult | FilterAudit
-MEASURES = ("psnr", "ssim", "mse", "rdlv", "rdlv_released", "probability")
+MEASURES = ("psnr", "ssim", "mse", "rdlv", "rdlv_released", "probability", "token_accuracy", "rougeL")
 SMALLEST = {"mse", "probability"}  # where less is worse for the client
 EXACT = 999.0  # stands for the infinite PSNR of an exact reconstruction, since a metric has to be finite
 FILES = {"simulation.json": "simulation", "tradeoff.json": "tradeoff", "filter.json": "filter"}
@@ -123,8 +123,8 @@ def _of_records(records: Sequence[Record], redact: bool) -> Entries:
         "attack", tags={"leakgauge.verdict": facts["verdict"]["verdict"], "leakgauge.headline": facts["verdict"]["headline"]}
     )
     conditions = [{"attack": record["attack"], **record["conditions"]} for record in facts["records"]]
-    for name in conditions[0]:
-        values = list(dict.fromkeys(text_of(each[name]) for each in conditions))
+    for name in dict.fromkeys(name for each in conditions for name in each):  # those of texts are absent for pictures
+        values = list(dict.fromkeys(text_of(each[name]) for each in conditions if name in each))
         found.params[name] = " | ".join(values)
     for name in ("pictures", "rebuilt", "partly", "not_found", "attempts"):
         found.add(name, getattr(page.summary, name))
