@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 import torch
-from leakgauge.attacks.control_text import control_tokens
 from torch import nn
 
 from leakgauge.attacks.base import Limits
 from leakgauge.attacks.control import ControlGuess
+from leakgauge.attacks.control_text import control_tokens
 from leakgauge.core.observation import Observation
 from leakgauge.core.text_spec import IGNORED, TextSpec
 from leakgauge.core.training import LocalTraining
