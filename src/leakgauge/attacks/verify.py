@@ -11,6 +11,7 @@ from torch import Tensor
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
 from leakgauge.errors import UnsupportedError
+from leakgauge.local.network import Inputs
 from leakgauge.local.replay import replay
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ def relative_residual(found: Mapping[str, Tensor], target: Mapping[str, Tensor])
     return float((off / max(size, 1e-300)) ** 0.5)
 
 
-def recomputed(seen: Observation, target: Target, inputs: Tensor, labels: Tensor) -> float:
-    """Relative residual of the update recomputed from inputs (N, *shape) and labels (N,) by the client's own replay."""
+def recomputed(seen: Observation, target: Target, inputs: Inputs, labels: Tensor) -> float:
+    """Relative residual of the update recomputed from inputs (N, *shape), or a dict of them, and labels, by the replay."""
+    device = (inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))).device
     found = replay(
         target.network,
         inputs,
-        labels.to(inputs.device),
+        labels.to(device),
         loss=seen.loss,
         training=target.training,
         parameters=target.parameters,

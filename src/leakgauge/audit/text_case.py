@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from leakgauge.audit.text_making import public_texts_for
+from leakgauge.audit.text_making import input_embedding, public_texts_for
 from leakgauge.core.spec import Spec
 from leakgauge.core.text_spec import IGNORED, TextSpec
 from leakgauge.data import load_data
@@ -122,11 +122,8 @@ def _in_words(spec: Spec | None) -> str:
 
 
 def _token_ids(network: nn.Module) -> int | None:
-    try:
-        layer = getattr(network, "get_input_embeddings", lambda: None)()
-    except (NotImplementedError, AttributeError):  # networks for other inputs than tokens
-        return None
-    return layer.num_embeddings if isinstance(layer, nn.Embedding) else None
+    layer = input_embedding(network)
+    return None if layer is None else layer.num_embeddings
 
 
 def _positions(network: nn.Module) -> int | None:

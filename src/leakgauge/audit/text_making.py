@@ -36,14 +36,19 @@ def text_conditions(seen: Observation, spec: TextSpec, tokeniser: Tokeniser | No
     )
 
 
+def input_embedding(network: nn.Module) -> nn.Embedding | None:
+    """The token embedding that a Hugging Face network names; None for other networks."""
+    try:
+        layer = getattr(network, "get_input_embeddings", lambda: None)()
+    except (NotImplementedError, AttributeError):  # transformers raises these for networks of other inputs than tokens
+        return None
+    return layer if isinstance(layer, nn.Embedding) else None
+
+
 def embeddings_text(seen: Observation, spec: TextSpec) -> str:
     """'trained', 'frozen' or 'not shared', and whether they are tied to the output."""
-    given = getattr(seen.model, "get_input_embeddings", lambda: None)
-    try:
-        layer = given()
-    except (NotImplementedError, AttributeError):  # networks for other inputs than tokens
-        layer = None
-    if not isinstance(layer, nn.Embedding):
+    layer = input_embedding(seen.model)
+    if layer is None:
         found = [module for module in seen.model.modules() if isinstance(module, nn.Embedding)]
         layer = next((module for module in found if module.num_embeddings >= spec.vocabulary), None)
     if layer is None:

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from leakgauge.attacks.base import Limits
 from leakgauge.attacks.matching.target import Target, target_of
-from leakgauge.attacks.verify import relative_residual
+from leakgauge.attacks.verify import recomputed
 from leakgauge.core.observation import Observation
 from leakgauge.errors import UnsupportedError
-from leakgauge.local.replay import replay
 
 
 def gradients_of(seen: Observation, name: str) -> dict[str, Tensor]:
@@ -63,18 +62,7 @@ def text_target(seen: Observation, limits: Limits) -> Target:
 def explained(seen: Observation, target: Target, ids: Tensor, mask: Tensor, labels: Tensor) -> float:
     """Relative residual of the update recomputed from token ids (N, L) and labels (N,) or (N, L)."""
     device = next(iter(target.parameters.values())).device
-    found = replay(
-        target.network,
-        {"input_ids": ids.to(device), "attention_mask": mask.to(device)},
-        labels.to(device),
-        loss=seen.loss,
-        training=target.training,
-        parameters=target.parameters,
-        buffers=target.buffers,
-        trainable=tuple(target.tensors),
-        graph="none",
-    ).tensors
-    return relative_residual(found, target.tensors)
+    return recomputed(seen, target, {"input_ids": ids.to(device), "attention_mask": mask.to(device)}, labels)
 
 
 def padded(sequences: list[Tensor], length: int, padding: int | None) -> tuple[Tensor, Tensor]:
