@@ -29,6 +29,7 @@ class Cell:
         time_limit: seconds, or None.
         decoys: 'auto', 'none' or data as above: where the line-ups of identification come from.
         prior: public data that priors may use, or ''.
+        measures: more measures of pictures, 'NAME:k=v' each.
         fingerprint: hash over the contents of files that the cell reads; '' where it reads none.
     """
 
@@ -46,6 +47,7 @@ class Cell:
     time_limit: float | None = None
     decoys: str = "auto"
     prior: str = ""
+    measures: tuple[str, ...] = ()
     fingerprint: str = ""
 
     @property
@@ -70,6 +72,7 @@ class Cell:
         given = {name: value for name, value in entries.items() if name in known}
         for name in ("protocol", "threat"):
             given[name] = pairs(given.get(name, {}))
+        given["measures"] = tuple(given.get("measures", ()))
         return Cell(**given)
 
 
