@@ -82,7 +82,7 @@ def attack_command(
     from leakgauge.audit.measured import measures_of
     from leakgauge.audit.prior import with_picture, without_picture
     from leakgauge.audit.text_case import check_truth, tokeniser_for, with_public
-    from leakgauge.cli.expected import expected_seconds
+    from leakgauge.audit.timing import expected_seconds
     from leakgauge.cli.networks import observation_and_model, state_in_words
     from leakgauge.cli.places import output_folder
     from leakgauge.registry import make
@@ -178,7 +178,7 @@ def _run(
 
 
 def _planned(chosen: object, budget: str | int) -> int | None:
-    from leakgauge.cli.expected import planned_evaluations
+    from leakgauge.audit.timing import planned_evaluations
 
     return planned_evaluations(chosen, budget)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -83,6 +84,11 @@ def pairs(table: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 def cell_key(entries: Mapping[str, Any]) -> str:
     """The key of a cell given as JSON."""
-    content = {"cell": entries, "leakgauge": version("leakgauge"), "torch": version("torch")}
+    content = {"cell": entries, "leakgauge": _version("leakgauge"), "torch": _version("torch")}
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@cache
+def _version(package: str) -> str:
+    return version(package)
