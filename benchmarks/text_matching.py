@@ -1,193 +1,217 @@
-"""Gradient matching for masked language models: dlg-text, tag, lamp and the control, sentence by sentence.
+"""Gradient matching for texts: dlg-text, tag, lamp and the control, by their papers' settings and harder ones.
 
-    python -m benchmarks.text_matching [--sentences 20] [--budget 350] [--batch 1] [--base] [--only NAME,...] [--data sst2]
+    python -m benchmarks.text_matching [SECTION] [--texts 20] [--budget 350] [--batch 1] [--only NAME,...] [--prior hf:FOLDER]
 
-BERT of 4 layers, 128 wide (`--base`: 12 layers, 768 wide), random weights, bert-base-uncased's vocabulary of 30,522, embeddings
-frozen (no bag), eval mode. Sentences of at most 20 tokens, [CLS] and [SEP] included; 15 % of the words (at least one) are
-replaced by [MASK] and predicted. Not granted: labels, masked positions. Granted: the number of tokens, as the length of an
-unpadded text. The control draws nothing from the update: [CLS], the most frequent tokens of the other data sets' sentences
-in order of frequency, [SEP]. Every row has the same budget of gradient evaluations.
+BERT of random weights, bert-base-uncased's vocabulary of 30,522, eval mode; 4 layers, 128 wide, unless the section says
+otherwise. Sentences of at most 20 tokens, [CLS] and [SEP] included. Sections:
+
+    gate            masked language model, embeddings frozen (no bag), batch 1
+    base            the same, 12 layers, 768 wide
+    heldout         the same as gate on sentences of SST-2 and CoLA, which no option was chosen on
+    classification  the setting of TAG and LAMP: two classes, all layers trained, batch 1
+    partial         masked and classification, only the head or only LoRA's adapters trained, batch 1
+
+In a masked text 15 % of the words (at least one) are [MASK] and predicted. Masked positions and labels are not granted, except
+labels for 'partial' masked LoRA. The length of unpadded texts is granted. The prior is trained in this process on the sentences
+of all sets that are not attacked. The control draws nothing from the update: [CLS], the most frequent tokens of those sentences,
+[SEP]. Every row has the same budget of gradient evaluations. ROUGE is taken on token ids, special tokens included.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
-import csv
 import statistics
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import leakgauge as lg
-from benchmarks.common import Clock, data_root, machine, say, table
+from benchmarks.common import Clock, machine, say, table
+from benchmarks.text_matching_cases import attacked, control, network, texts, trained_prior
 from leakgauge.attacks.base import Attack, Limits
 from leakgauge.attacks.text.matching.presets import dlg_text, lamp, tag
-from leakgauge.core.reconstruction import Reconstruction
-from leakgauge.core.text_spec import IGNORED, TextSpec
+from leakgauge.core.reconstruction import Outcome
+from leakgauge.measures.text import TextScores, score_texts
 
-CLS, SEP, MASK, LONGEST = 101, 102, 103, 20
-SETS = ("rotten_tomatoes", "sst2", "cola")
 PUBLISHED: dict[str, Any] = {
     "distance": "l2", "start": "noise", "span": False, "positions": False, "snap": False, "discrete": False, "rounds": 1,
 }  # fmt: skip
 
 
-def attacks() -> dict[str, Attack]:
-    """The rows of the table."""
-    return {
+@dataclass(frozen=True)
+class Section:
+    """One table.
+
+    Args:
+        networks: name -> arguments of `network`.
+        rows: attacks by name.
+        texts: batches.
+        budget: gradient evaluations for each attack.
+        data: sets, `texts` batches of each.
+        labels: networks for which labels are granted.
+    """
+
+    networks: dict[str, dict[str, Any]]
+    rows: tuple[str, ...]
+    texts: int = 20
+    budget: int = 350
+    data: tuple[str, ...] = ("rotten_tomatoes",)
+    labels: tuple[str, ...] = ()
+
+
+GATE = {"masked": {"task": "masked"}}
+SECTIONS = {
+    "gate": Section(
+        GATE,
+        (
+            *("dlg-text", "dlg-text start=noise span=false", "dlg-text as published"),
+            *("tag", "lamp", "lamp with prior", "control"),
+        ),
+    ),
+    "base": Section({"base": {"task": "masked", "base": True}}, ("dlg-text", "control"), budget=300),
+    "heldout": Section(GATE, ("dlg-text", "dlg-text start=noise span=false", "lamp", "control"), 10, data=("sst2", "cola")),
+    "classification": Section(
+        {"classification": {"task": "classification", "frozen": False}},
+        ("dlg-text", "dlg-text as published", "tag", "tag bag=off", "lamp", "lamp bag=off", "lamp with prior", "control"),
+        5,
+        500,
+    ),
+    "partial": Section(
+        {
+            "masked, head": {"task": "masked", "tuned": "head"},
+            "classification, head": {"task": "classification", "tuned": "head"},
+            "masked, LoRA": {"task": "masked", "tuned": "lora"},
+            "classification, LoRA": {"task": "classification", "tuned": "lora"},
+        },
+        ("dlg-text", "control"),
+        3,
+        500,
+        labels=("masked, LoRA",),
+    ),
+}
+
+
+def attack(name: str, prior: str) -> Attack:
+    """The attack of a row; `prior` is the trained model's name."""
+    made: dict[str, Attack] = {
         "dlg-text": dlg_text(),
         "dlg-text start=noise": dlg_text(start="noise"),
         "dlg-text start=noise span=false": dlg_text(start="noise", span=False),
-        "dlg-text start=noise span=false distance=l2": dlg_text(start="noise", span=False, distance="l2"),
         "dlg-text as published": dlg_text(**PUBLISHED),
         "tag": tag(),
-        "lamp (no prior)": lamp(),
+        "tag bag=off": tag(bag="off"),
+        "lamp": lamp(),
+        "lamp bag=off": lamp(bag="off"),
+        "lamp with prior": lamp(prior=prior),
     }
-
-
-def tokenised(name: str) -> list[list[int]]:
-    """Token ids of a data set's sentences."""
-    import transformers
-
-    folder = data_root() / "text"
-    tokeniser = transformers.BertTokenizer(vocab=str(folder / "bert-base-uncased" / "vocab.txt"))
-    with (folder / f"{name}.tsv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return [tokeniser(row["sentence"])["input_ids"] for row in rows]
-
-
-def network(base: bool) -> torch.nn.Module:
-    """The network, with its embeddings frozen."""
-    import transformers
-
-    width, layers, heads = (768, 12, 12) if base else (128, 4, 2)
-    config = transformers.BertConfig(
-        vocab_size=30522, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width
-    )
-    config._attn_implementation = "eager"
-    torch.manual_seed(0)
-    model: torch.nn.Module = transformers.BertForMaskedLM(config).eval()
-    for part in model.modules():
-        if isinstance(part, torch.nn.Embedding):
-            part.weight.requires_grad_(False)
-    return model
-
-
-def masked(rows: list[list[int]], seed: int) -> lg.Batch:
-    """A masked batch of sentences, padded where they differ in length."""
-    length = max(map(len, rows))
-    ids = torch.zeros(len(rows), length, dtype=torch.int64)
-    labels = torch.full_like(ids, IGNORED)
-    generator = lg.rng(seed, "masked positions")
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        inner = len(row) - 2
-        places = 1 + torch.randperm(inner, generator=generator)[: max(1, round(0.15 * inner))]
-        labels[index, places] = ids[index, places]
-        ids[index, places] = MASK
-    padding = 0 if len({len(row) for row in rows}) > 1 else None
-    return lg.Batch(ids, labels, TextSpec(length, 30522, padding, "masked"))
+    return made[name]
 
 
 @dataclass(frozen=True)
-class Row:
+class Result:
     """One attack on one batch."""
 
-    right: float
-    labels: float
-    exact: float
-    explains: bool
-    seconds: float
-    evaluations: int
+    scores: TextScores
+    explains: bool = False
+    seconds: float = 0.0
+    evaluations: int = 0
+    outcome: Outcome | None = None
 
 
-def compared(batch: lg.Batch, ids: torch.Tensor, labels: torch.Tensor | None) -> tuple[float, float, float]:
-    """Shares of unmasked tokens, of masked labels and of whole sequences that are right, texts assigned greedily."""
-    assert isinstance(batch.inputs, torch.Tensor)
-    left, pairs = list(range(len(ids))), []
-    for row in range(len(ids)):
-        best = max(left, key=lambda other, row=row: int((ids[other] == batch.inputs[row]).sum()))  # type: ignore[misc]
-        left.remove(best)
-        pairs.append(best)
-    found = ids[pairs]
-    predicted, padding = batch.labels != IGNORED, batch.inputs == 0
-    plain = ~predicted & ~padding
-    named = torch.zeros_like(found) if labels is None else labels[pairs]
-    exact = (found == batch.inputs).all(1) & ((named == batch.labels) | ~predicted).all(1)
-    return (
-        float((found == batch.inputs)[plain].float().mean()),
-        float((named == batch.labels)[predicted].float().mean()),
-        float(exact.float().mean()),
-    )
-
-
-def control(batch: lg.Batch, frequent: list[int]) -> torch.Tensor:
-    """[CLS], the most frequent tokens, [SEP], at the length of each text."""
-    assert isinstance(batch.inputs, torch.Tensor)
-    rows = torch.zeros_like(batch.inputs)
-    for row, length in enumerate((batch.inputs != 0).sum(1).tolist()):
-        rows[row, :length] = torch.tensor([CLS, *frequent[: length - 2], SEP])
-    return rows
-
-
-def attacked(attack: Attack, seen: lg.Observation, budget: int, seed: int) -> tuple[Reconstruction, float]:
+def result(name: str, prior: str, batch: lg.Batch, seen: lg.Observation, budget: int, seed: int) -> Result:
+    """Runs a row on one batch."""
+    if name == "control":
+        return Result(score_texts(batch, control(batch)))
     clock = Clock.start()
-    guess = attack(seen, lg.rng(seed, "attack"), Limits(budget))
-    return guess, clock.seconds
+    guess = attack(name, prior)(seen, lg.rng(seed, "attack"), Limits(budget))
+    seconds = clock.seconds
+    scores = score_texts(batch, guess.inputs, guess.labels)
+    return Result(scores, guess.explains, seconds, guess.stats.evaluations, guess.outcome)
+
+
+HEADER = (
+    "attack", "tokens right, median (mean)", "masked labels right", "exact", "ROUGE-1", "ROUGE-2", "ROUGE-L", "explained",
+    "CPU-s, median (max)", "evaluations, median",
+)  # fmt: skip
+
+
+def cells(results: list[Result]) -> list[str]:
+    """A line of the table. Tokens right: where nothing is predicted, for masked texts; means are over texts."""
+
+    def mean(field: str) -> str:
+        values = torch.cat([getattr(one.scores, field) for one in results])
+        return "-" if bool(values.isnan().all()) else f"{float(values.nanmean()):.2f}"
+
+    open_places = torch.cat([one.scores.unmasked_accuracy for one in results])
+    right = torch.cat([one.scores.token_accuracy for one in results]) if bool(open_places.isnan().all()) else open_places
+    exact = torch.cat([one.scores.exact for one in results])
+    seconds = [one.seconds for one in results]
+    return [
+        f"{float(right.median()):.2f} ({float(right.mean()):.2f})",
+        mean("masked_accuracy"),
+        f"{int(exact.sum())}/{len(exact)}",
+        *(mean(field) for field in ("rouge1", "rouge2", "rougeL")),
+        f"{sum(one.explains for one in results)}/{len(results)}",
+        f"{statistics.median(seconds):.1f} ({max(seconds):.1f})",
+        f"{statistics.median(one.evaluations for one in results):.0f}",
+    ]
+
+
+def measured(section: Section, options: argparse.Namespace, prior: str) -> list[list[str]]:
+    """All lines of a section."""
+    lines = []
+    names = [name for name in section.rows if not options.only or name in options.only.split(",")]
+    for kind, arguments in section.networks.items():
+        model = network(**arguments)
+        for data in section.data:
+            rows = attacked(data)[: options.texts * options.batch]
+            groups = [rows[index : index + options.batch] for index in range(0, len(rows), options.batch)]
+            found: dict[str, list[Result]] = {name: [] for name in names}
+            for index, group in enumerate(groups):
+                batch = texts(group, arguments["task"], index)
+                knows = lg.ThreatModel.honest_but_curious(labels=kind in section.labels)
+                seen = knows.observe(lg.Client(model).train(batch), model, batch.spec)
+                for name in names:
+                    one = result(name, prior, batch, seen, options.budget, index)
+                    found[name].append(one)
+                    right = [round(value, 2) for value in one.scores.token_accuracy.tolist()]
+                    say({"network": kind, "data": data, "batch": index, "attack": name, "right": right, "cpu_s": one.seconds,
+                         "evaluations": one.evaluations, "outcome": str(one.outcome)})  # fmt: skip
+            where = ", ".join([kind] * (len(section.networks) > 1) + [data] * (len(section.data) > 1))
+            lines += [[f"{where}: {name}" if where else name, *cells(results)] for name, results in found.items()]
+    return lines
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sentences", type=int, default=20)
-    parser.add_argument("--budget", type=int, default=350)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("section", nargs="?", default="gate", choices=SECTIONS)
+    parser.add_argument("--texts", type=int, help="batches of each data set")
+    parser.add_argument("--budget", type=int, help="gradient evaluations for each attack")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--base", action="store_true")
     parser.add_argument("--only", default="")
-    parser.add_argument("--data", default=SETS[0], choices=SETS)
+    parser.add_argument("--prior", default="", help="one trained before, as hf:FOLDER")
     options = parser.parse_args()
+    section = SECTIONS[options.section]
+    options.texts, options.budget = options.texts or section.texts, options.budget or section.budget
     torch.set_num_threads(1)
-    model = network(options.base)
-    texts = [row for row in tokenised(options.data) if len(row) <= LONGEST][: options.sentences * options.batch]
-    groups = [texts[index : index + options.batch] for index in range(0, len(texts), options.batch)]
-    counts = collections.Counter(token for name in SETS if name != options.data for row in tokenised(name) for token in row[1:-1])
-    frequent = [token for token, _ in counts.most_common(LONGEST)]
-    chosen = {name: attack for name, attack in attacks().items() if not options.only or name in options.only.split(",")}
-    found: dict[str, list[Row]] = {name: [] for name in [*chosen, "control"]}
-    for index, rows in enumerate(groups):
-        batch = masked(rows, index)
-        update = lg.Client(model).train(batch)
-        seen = lg.ThreatModel.honest_but_curious().observe(update, model, batch.spec)
-        for name, attack in chosen.items():
-            guess, seconds = attacked(attack, seen, options.budget, index)
-            right, labels, exact = compared(batch, guess.inputs, guess.labels)
-            row = Row(right, labels, exact, guess.explains, seconds, guess.stats.evaluations)
-            found[name].append(row)
-            say({"batch": index, "attack": name, **row.__dict__})
-        right, _, _ = compared(batch, control(batch, frequent), None)
-        found["control"].append(Row(right, 0.0, 0.0, False, 0.0, 0))
-    print(f"Machine: {machine()}\n")
-    header = [
-        "attack", "unmasked tokens right, median (mean)", "masked labels right, mean", "sequences exact", "explains",
-        "CPU-s, median (max)",
-        "evaluations, median",
-    ]  # fmt: skip
-    print(table(header, [[name, *summary(rows)] for name, rows in found.items()]))
-
-
-def summary(rows: list[Row]) -> list[str]:
-    """The cells of one line."""
-    right = [row.right for row in rows]
-    seconds = [row.seconds for row in rows]
-    return [
-        f"{statistics.median(right):.2f} ({statistics.mean(right):.2f})",
-        f"{statistics.mean(row.labels for row in rows):.2f}",
-        f"{statistics.mean(row.exact for row in rows):.0%}",
-        f"{sum(row.explains for row in rows)}/{len(rows)}",
-        f"{statistics.median(seconds):.1f} ({max(seconds):.1f})",
-        f"{statistics.median(row.evaluations for row in rows):.0f}",
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        prior = options.prior or f"hf:{folder}"
+        if not options.prior and any(
+            "prior" in name and (not options.only or name in options.only.split(",")) for name in section.rows
+        ):
+            clock = Clock.start()
+            losses = trained_prior(Path(folder))
+            print(f"Prior: {losses['prior']:.2f} nats per token on sentences held back (token frequencies alone: "
+                  f"{losses['frequencies']:.2f}); trained in {clock.seconds:.0f} CPU-s.")  # fmt: skip
+        lines = measured(section, options, prior)
+    print(f"Machine: {machine()}. Batch {options.batch}, budget {options.budget} gradient evaluations.")
+    if any(arguments["task"] == "masked" for arguments in section.networks.values()):
+        granted = f" Labels granted for: {', '.join(section.labels)}." if section.labels else " Labels not granted."
+        print(f"Masked positions: {'granted with the labels, else ' if section.labels else ''}not granted.{granted}")
+    print(f"\n{table(HEADER, lines)}")
 
 
 if __name__ == "__main__":

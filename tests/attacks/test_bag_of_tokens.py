@@ -47,6 +47,27 @@ def test_an_embedding_tied_to_the_head():
     assert tokens(bag(seen_of(bert("masked"), masked)).inputs) == tokens(ids)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_tied_embedding_past_the_wall(seed):
+    """100 tokens and 11 predictions, 64 wide: no room in the first layer; rows tell what was read or predicted."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(1)
+    config = transformers.BertConfig(
+        vocab_size=2000, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, pad_token_id=PAD
+    )
+    ids = torch.randint(2, 2000, (12, 10), generator=rng(seed, "texts"))
+    ids[:, 4] = 7  # a token that stands everywhere, is predicted once and hidden once
+    labels = torch.full_like(ids, -100)
+    labels[:10, 2] = ids[:10, 2]
+    labels[0, 4] = 7
+    kept = ids[:10].clone()
+    inputs = torch.where(labels >= 0, 1, ids)
+    guess = bag(seen_of(transformers.BertForMaskedLM(config).eval(), Batch(inputs, labels, TextSpec(10, 2000, PAD, "masked"))))
+    assert tokens(guess.inputs) == tokens(kept) | {1}, "two texts without a predicted token are not in it"
+    assert "rows that stick out" in guess.stats.notes[1]
+    assert "cause no gradient" in guess.stats.notes[1]
+
+
 def test_noise_is_seen_and_frozen_embeddings_are_refused():
     texts = batch((3, 2))
     assert bag(noised(seen_of(gpt2(), texts), 1e-3)).outcome is Outcome.INCONSISTENT

@@ -13,6 +13,7 @@ pytest.importorskip("transformers")
 from tests.attacks.text_exact_cases import PAD, V, batch, bert, gpt2, noised, rows, seen_of
 
 from leakgauge.attacks.base import Limits
+from leakgauge.attacks.text.check import tolerance
 from leakgauge.attacks.text.span.attack import SpanCheck
 from leakgauge.core.reconstruction import Outcome, Reconstruction
 from leakgauge.core.text_spec import TextSpec
@@ -108,6 +109,30 @@ def test_noise_and_rounding_are_called_inconsistent_and_past_the_wall_is_said():
     assert guess.outcome is Outcome.UNDERDETERMINED
     assert len(guess.inputs) == 0
     assert "as many tokens as the layer is wide (48)" in guess.stats.cause
+
+
+def test_a_small_learning_rate_leaves_the_rounding_of_stored_weights():
+    texts = batch((8, 5, 6))
+    for lr, explains in ((0.1, True), (0.01, True), (1e-6, False)):
+        seen = seen_of(gpt2(), texts, lr=lr)
+        guess = attacked(seen)
+        assert guess.explains is explains
+        assert (rows(guess.inputs) == rows(texts.inputs)) is explains
+        assert tolerance(seen) >= 2e-5
+    assert tolerance(seen_of(gpt2(), texts, lr=1e-4)) > 5 * tolerance(seen_of(gpt2(), texts, lr=0.01))
+    assert tolerance(seen_of(gpt2(), texts)) == 2e-5
+    exact = seen_of(gpt2(), texts, lr=1e-6, dtype="float64")
+    assert rows(attacked(exact).inputs) == rows(texts.inputs)
+
+
+@pytest.mark.parametrize("share", [1e-5, 1e-4, 1e-3, 1e-2])
+def test_noise_never_certifies_a_wrong_text(share):
+    for seed in range(3):
+        texts = batch((8, 5, 6), seed=seed)
+        guess = attacked(noised(seen_of(gpt2(), texts), share))
+        sure = {tuple(row) for row, kept in zip(guess.inputs.tolist(), guess.certified.tolist(), strict=True) if kept}
+        assert sure <= set(rows(texts.inputs))
+        assert guess.outcome is (Outcome.DETERMINED if share == 1e-5 else Outcome.INCONSISTENT)
 
 
 def test_a_head_that_stays_with_the_client_hides_no_labels():

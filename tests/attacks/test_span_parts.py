@@ -116,3 +116,29 @@ def test_growth_from_kept_keys_and_values_equals_whole_texts(name):
     prefix, tokens = torch.tensor([7, 9, 30]), torch.arange(5, 25)
     whole = network.inputs_of(site, torch.cat([prefix.expand(20, -1), tokens[:, None]], 1))[:, -1]
     assert torch.allclose(growth(prefix, tokens), whole, atol=1e-9)
+
+
+def test_a_gap_at_what_no_input_holds_is_none_and_a_drifted_sum_takes_the_widest():
+    generator = rng(3, "held")
+    inputs = torch.randn(6, 24, generator=generator, dtype=torch.float64)
+    inputs = inputs - inputs.mean(1, keepdim=True)  # as behind a LayerNorm without shift
+    gradient = inputs.T @ torch.randn(6, 60, generator=generator, dtype=torch.float64)
+    noise = 1e-3 * torch.randn(24, 60, generator=generator, dtype=torch.float64)
+    gradient = gradient + noise - noise.mean(0)  # noise that keeps the mean at zero: the last singular value is rounding
+    others = torch.randn(100, 24, generator=generator, dtype=torch.float64)
+    others = others - others.mean(1, keepdim=True)
+    assert subspace_of(gradient, 1.2e-16).rank == 23
+    assert subspace_of(gradient, 1.2e-16, others).rank == 6
+    values = torch.logspace(0, -0.5, 4, dtype=torch.float64)
+    values = torch.cat([values, 1e-4 * values, 1e-7 * values, 1e-7 * values[-1] * torch.logspace(-0.1, -4, 6)])
+    assert rank_of(values, 1.2e-16) == 8
+    assert rank_of(values, 1.2e-16, drifted=True) == 4
+
+
+def test_a_rank_without_a_clear_gap_separates_only_far_decoys():
+    values = torch.logspace(0, -3, 20, dtype=torch.float64)
+    space = subspace_of(torch.diag(values), 6e-8)
+    assert not space.with_threshold(torch.eye(20, dtype=torch.float64)).stands_out
+    clear = subspace_of(torch.diag(torch.cat([torch.ones(5), 1e-3 * torch.linspace(1.0, 0.9, 15)]).double()), 6e-8)
+    assert clear.rank == 5
+    assert clear.stands_out

@@ -112,6 +112,13 @@ def test_the_published_forms_run_within_their_budget_and_lower_the_objective(att
     assert not any("Beyond the published" in note for note in longer.stats.notes)
 
 
+@pytest.mark.parametrize("attack", [tag(), lamp()], ids=["tag", "lamp"])
+def test_tag_and_lamp_find_most_tokens_in_their_own_setting(attack) -> None:
+    texts = batch("classification", length=8)
+    seen = observe(bert("classification", frozen=False, width=64), texts)
+    assert int((attacked(attack, seen, 200).inputs == texts.inputs).sum()) >= 5  # one in 200 by chance
+
+
 def test_the_same_seed_gives_the_same_result() -> None:
     seen = observe(bert(), batch("masked"))
     first, second = (attacked(lamp(), seen, 40) for _ in range(2))

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from leakgauge.attacks.matching.target import target_of
 from leakgauge.attacks.text.matching.balanced import Balanced
+from leakgauge.attacks.text.matching.cosines import Cosines
 from leakgauge.attacks.text.matching.decode import alternatives, decode
+from leakgauge.attacks.text.matching.labels import labels_of
 from leakgauge.attacks.text.matching.language import LanguagePrior
 from leakgauge.attacks.text.matching.last import complete
 from leakgauge.attacks.text.matching.moves import permutation
@@ -18,6 +20,7 @@ from leakgauge.attacks.text.matching.tag import Tag
 from leakgauge.attacks.text.network import read_network
 from leakgauge.attacks.text.span.subspace import subspace_of
 from leakgauge.randomness import rng
+from leakgauge.truth import Batch
 
 ALL = torch.ones(V, dtype=torch.bool)
 
@@ -120,6 +123,19 @@ def test_distances_are_what_they_say() -> None:
     assert float(Tag(0.3).fitted(target)(found, target)) == pytest.approx(tag)
 
 
+def test_one_cosine_for_each_tensor_and_none_for_rounding_errors() -> None:
+    generator = rng(0, "tensors")
+    scales = {"strong": 1.0, "weak": 1e-4, "rounding": 1e-9}
+    found, target = (
+        {name: scale * torch.randn(6, generator=generator, dtype=torch.float64) for name, scale in scales.items()}
+        for _ in range(2)
+    )
+    cosines = [float(torch.nn.functional.cosine_similarity(found[name], target[name], dim=0)) for name in ("strong", "weak")]
+    assert float(Cosines()(found, target)) == pytest.approx(1 - sum(cosines) / 2)
+    assert float(Cosines().fitted(target)(found, target)) == pytest.approx(1 - sum(cosines) / 2)
+    assert float(Cosines()(target, target)) == pytest.approx(0, abs=1e-12)
+
+
 @pytest.mark.parametrize("kind", range(4))
 def test_rearrangements_lose_no_token(kind: int) -> None:
     for seed in range(20):
@@ -131,3 +147,18 @@ def test_a_prior_is_the_mean_loss_of_the_language_model() -> None:
     model, ids = gpt2(), batch("causal", 2, length=6).inputs
     wanted = float(model(input_ids=ids, labels=ids).loss.detach())
     assert LanguagePrior(model)(ids, torch.ones_like(ids)) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("words", [(7, 7), (7, 7, 7), (7, 7, 9, 9), (7, 9, 9)])
+def test_masked_labels_are_counted_also_where_all_occur_equally_often(words: tuple[int, ...]) -> None:
+    """Two of one label give the bias the gradient that one gives; the rank of the layers before the head tells them apart."""
+    plain = batch("masked", predicted=1)
+    assert isinstance(plain.inputs, Tensor)
+    ids, labels = torch.where(plain.labels != -100, plain.labels, plain.inputs), torch.full_like(plain.inputs, -100)
+    for place, word in enumerate(words, start=1):
+        labels[0, place], ids[0, place] = word, 3
+    model = bert()
+    seen = observe(model, Batch(ids, labels, plain.spec))
+    found = labels_of(seen, read_network(seen, torch.float64), rng(0, "labels"))
+    assert found.multiset is not None
+    assert sorted(found.multiset.tolist()) == sorted(words)

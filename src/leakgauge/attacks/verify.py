@@ -10,6 +10,7 @@ from torch import Tensor
 
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
+from leakgauge.core.text_spec import TextSpec
 from leakgauge.errors import UnsupportedError
 from leakgauge.local.network import Inputs
 from leakgauge.local.replay import replay
@@ -17,6 +18,7 @@ from leakgauge.local.replay import replay
 if TYPE_CHECKING:
     from leakgauge.attacks.matching.target import Target
 
+TEXT_ATTACKS = "span-check, bag-of-tokens, april, dlg-text, tag, lamp"
 ROUNDING = {"float64": 1e-10, "float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
 
 
@@ -50,6 +52,13 @@ def agrees(residual: float, seen: Observation, dtype: str) -> bool:
     return residual <= max(ROUNDING[client], ROUNDING[dtype])
 
 
+def no_pictures(seen: Observation, method: str) -> UnsupportedError:
+    """The error for an attack on pictures where the observation is of texts, or of nobody knows what."""
+    if isinstance(seen.spec, TextSpec):
+        return UnsupportedError(f"{method} needs an ImageSpec; the observation is of texts. Use one of: {TEXT_ATTACKS}.")
+    return UnsupportedError(f"{method} needs an ImageSpec; the observation has none.")
+
+
 def has_signal(seen: Observation) -> bool:
     """Whether any shared number differs from zero."""
     return any(bool((tensor != 0).any()) for tensor in seen.tensors.values())
@@ -62,7 +71,7 @@ def no_signal(seen: Observation, name: str, seconds: float) -> Reconstruction:
         UnsupportedError: if the observation has no ImageSpec.
     """
     if seen.pictures is None:
-        raise UnsupportedError(f"{name} needs an ImageSpec; the observation has none.")
+        raise no_pictures(seen, name)
     inputs = seen.pictures.normalise(torch.full((seen.num_examples, *seen.pictures.shape), 0.5))
     return Reconstruction(
         inputs=inputs,

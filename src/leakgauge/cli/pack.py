@@ -8,6 +8,8 @@ import typer
 
 from leakgauge.cli.options import Classes, Json, ModelOption, ModelSeed, Weights, parse_shape
 
+TEXTS = "The counting bound is for pictures; span-check says what the update of texts determines."
+
 
 def pack_command(
     model: ModelOption,
@@ -41,6 +43,7 @@ def pack_command(
     from leakgauge.core.protocol_file import Protocol, protocol_from_toml
     from leakgauge.core.spec import ImageSpec
     from leakgauge.core.state_files import read_state
+    from leakgauge.core.text_spec import TextSpec
     from leakgauge.core.training import LocalTraining
     from leakgauge.errors import OptionError
 
@@ -48,6 +51,8 @@ def pack_command(
     spec = stated.spec
     if shape is not None:
         sides = parse_shape(shape)
+        if isinstance(spec, TextSpec):
+            raise OptionError(f"--input {shape} is the shape of a picture, and {protocol} describes texts; give one of them.")
         if spec is not None and spec.shape != sides:
             raise OptionError(f"--input {shape} contradicts the shape {list(spec.shape)} in {protocol}; give one of them.")
         spec = spec or ImageSpec(sides)
@@ -58,7 +63,8 @@ def pack_command(
     if source is None or (gradient is None) == (before is None and after is None):
         raise OptionError("Give either --before FILE and --after FILE, or --gradient FILE.")
     target = output_file(out)
-    network = fitted_model(model, read_state(source), spec.shape if spec else None, classes=classes, seed=model_seed)
+    pixels = spec.shape if isinstance(spec, ImageSpec) else None
+    network = fitted_model(model, read_state(source), pixels, classes=classes, seed=model_seed)
     seen = pack(
         network,
         before=before,
@@ -75,7 +81,8 @@ def pack_command(
         model_name=model,
     )
     seen.save(target)
-    bound = counting_bound_of(seen).verdict if seen.pictures else "Without the shape of an input the counting bound is not known."
+    unknown = "Without the shape of an input the counting bound is not known."
+    bound = counting_bound_of(seen).verdict if seen.pictures else TEXTS if isinstance(seen.spec, TextSpec) else unknown
     facts = {"observation": str(target), "kind": seen.kind, "num_examples": count, "tensors": len(seen.tensors), "bound": bound}
     if as_json:
         print_json(facts)

@@ -11,6 +11,7 @@ from leakgauge.cli.options import Json, Threads, use_threads
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from leakgauge.audit.simulation.plan import SimulationPlan
     from leakgauge.audit.simulation.record import SimulationResult
 
 Plan = Annotated[str, typer.Argument(metavar="PLAN.toml", help="The plan; see docs/simulate.md.", show_default=False)]
@@ -51,6 +52,7 @@ def simulate_command(
 
     use_threads(threads)
     chosen = read_plan(plan, settings or (), data)
+    refuse_texts(chosen)
     folder = output_folder(out)
     with (
         interruptible("Stopping; what is done is kept, and the same command continues.") as stopped,
@@ -62,6 +64,18 @@ def simulate_command(
         print_json(simulation_to_json(result, redact) | {"out": str(folder)})
     else:
         _tell(result, folder, redact)
+
+
+def refuse_texts(plan: SimulationPlan) -> None:
+    """Raises OptionError for a plan on texts: rounds, evaluation and page are of pictures."""
+    from leakgauge.errors import OptionError
+
+    source = plan.data.source.strip()
+    if source.startswith("text:") or source.partition("?")[0] == "demo:texts":
+        raise OptionError(
+            f"simulate and tradeoff play rounds on pictures, and {source!r} holds texts; use 'capture' and 'attack' for texts, "
+            "or record a real training with lg.record."
+        )
 
 
 def _tell(result: SimulationResult, folder: Path, redact: bool) -> None:

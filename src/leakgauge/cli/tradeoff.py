@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from leakgauge.cli.options import Json, Threads, use_threads
-from leakgauge.cli.simulate import Data, Out, Plan, Redact, Settings
+from leakgauge.cli.simulate import Data, Out, Plan, Redact, Settings, refuse_texts
 
 
 def tradeoff_command(
@@ -29,6 +29,7 @@ def tradeoff_command(
 
     use_threads(threads)
     chosen = read_plan(plan, settings or (), data)
+    refuse_texts(chosen)
     folder = output_folder(out)
     with (
         interruptible("Stopping; what is done is kept, and the same command continues.") as stopped,

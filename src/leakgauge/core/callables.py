@@ -7,10 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
+from leakgauge.core.spec import Spec
+from leakgauge.core.text_spec import TextSpec
 from leakgauge.errors import OptionError, UpdateError, did_you_mean
 
 Loss = str | Callable[[Any, Tensor], Tensor]
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse", "causal_cross_entropy")
+
+
+def loss_on(loss: Loss, spec: Spec | None) -> Loss:
+    """The loss as it is computed on such inputs: cross-entropy of a causal language model shifts its labels by one token."""
+    causal = isinstance(spec, TextSpec) and spec.task == "causal"
+    return "causal_cross_entropy" if causal and loss == "cross_entropy" else loss
 
 
 def check_loss(loss: Loss) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leakgauge.core.callables import Loss
+from leakgauge.core.callables import Loss, loss_on
 from leakgauge.core.engine_files import numbered, tensor_of
 from leakgauge.core.observation import Observation, check_names
-from leakgauge.core.spec import ImageSpec
-from leakgauge.core.state_files import load_state, read_state
+from leakgauge.core.spec import Spec
+from leakgauge.core.state_files import load_state, once, read_state
 from leakgauge.core.threat import ThreatModel
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord, Update, refuse_nonfinite, strip_wrappers
@@ -32,7 +32,7 @@ def pack(
     gradient: Source | None = None,
     weights: Source | None = None,
     training: LocalTraining,
-    spec: ImageSpec | None,
+    spec: Spec | None,
     loss: Loss = "cross_entropy",
     num_examples: int,
     labels: Tensor | Sequence[int] | None = None,
@@ -53,7 +53,7 @@ def pack(
         gradient: one gradient, instead of before and after.
         weights: whole state at which the gradient was computed, or that completes a `before` without buffers.
         training: the local training protocol; with `lr` for before and after, without it for a gradient.
-        spec: shape and normalisation of one input, or None.
+        spec: shape and normalisation of one picture, the TextSpec of one text, or None.
         loss: name or callable.
         num_examples: examples in the client's batch, >= 1.
         labels: (num_examples, ...) if the attacker is to know them.
@@ -80,20 +80,21 @@ def pack(
     buffers: dict[str, Tensor] = {}
     if kind == "gradient":
         assert gradient is not None
-        tensors = read_source(gradient, model, "gradient")
+        tensors = once(read_source(gradient, model, "gradient"), model, "gradient")
         _only_parameters(tensors, model, "gradient")
     else:
         assert before is not None
         assert after is not None
         _load(state, _completed(read_source(before, model, "weights before"), state, weights, training), "the weights before")
-        tensors, buffers = _difference(state, read_source(after, model, "weights after"), trainable)
+        sent = once(read_source(after, model, "weights after"), model, "weights after")
+        tensors, buffers = _difference(state, sent, trainable)
     tensors = {name: tensor for name, tensor in tensors.items() if name not in withheld}
     frozen = [name for name, _ in model.named_parameters() if name not in trainable and name not in tensors]
     update = Update(
         tensors=tensors,
         kind=kind,
         buffers=buffers,
-        loss=loss,
+        loss=loss_on(loss, spec),
         training=training.for_examples(num_examples),
         num_examples=num_examples,
         labels=known,

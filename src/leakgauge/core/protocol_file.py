@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from leakgauge.core.callables import LOSSES
-from leakgauge.core.spec import ImageSpec
+from leakgauge.core.spec import ImageSpec, Spec
+from leakgauge.core.text_spec import TextSpec
 from leakgauge.core.training import LocalTraining, training_from_json
 from leakgauge.errors import OptionError, UpdateError, did_you_mean
 
 TABLES = ("training", "spec")
 TRAINING_KEYS = tuple(field.name for field in dataclasses.fields(LocalTraining))
-SPEC_KEYS = ("shape", "mean", "std")
+PICTURE_KEYS = ("shape", "mean", "std")
+TEXT_KEYS = ("length", "vocabulary", "padding", "task")
+SPEC_KEYS = (*PICTURE_KEYS, *TEXT_KEYS)
 OWN_KEYS = ("num_examples", "loss", "labels", "withheld", "model")
 
 
@@ -31,7 +34,7 @@ class Protocol:
         num_examples: examples in the client's batch, or None where the file does not say.
         loss: name of the loss.
         labels: (N,) labels if the attacker is to know them, else None.
-        spec: shape and normalisation of one input, or None where no shape is given.
+        spec: what one input looks like, a picture or a text; None where neither shape nor length is given.
         withheld: names of parameters that were not shared.
         model: the model's name, '' where the file does not say.
     """
@@ -40,7 +43,7 @@ class Protocol:
     num_examples: int | None = None
     loss: str = "cross_entropy"
     labels: Tensor | None = None
-    spec: ImageSpec | None = None
+    spec: Spec | None = None
     withheld: tuple[str, ...] = ()
     model: str = ""
 
@@ -48,7 +51,7 @@ class Protocol:
 def protocol_from_toml(path: str | Path) -> Protocol:
     """Reads a protocol file.
 
-    Every key stands at the top, or those of LocalTraining under [training] and shape, mean and std under [spec]; only what
+    Every key stands at the top, or those of LocalTraining under [training] and those of one input under [spec]; only what
     differs from the default needs to be written:
 
         num_examples = 8
@@ -67,9 +70,18 @@ def protocol_from_toml(path: str | Path) -> Protocol:
         mean = [0.49, 0.48, 0.45]           # one number, or one per channel
         std = 0.25
 
+    or, where inputs are texts:
+
+        [spec]
+        length = 24                         # tokens of one padded text
+        vocabulary = 30522
+        padding = 0                         # id of the padding token; left out where texts are never padded
+        task = "classification"             # or masked, causal
+
     Raises:
         UpdateError: if the file is missing or is no TOML; the sentence names the line.
-        OptionError: for an unknown key (the nearest is suggested), one given twice, or a value of the wrong kind.
+        OptionError: for an unknown key (the nearest is suggested), one given twice, keys of pictures beside keys of texts, or a
+            value of the wrong kind.
         ShapeError: if the shape is not three positive integers.
     """
     keys = _flat(_table(Path(path)), str(path))
@@ -79,8 +91,8 @@ def protocol_from_toml(path: str | Path) -> Protocol:
     if loss not in LOSSES:
         hint = " A file never names code to run; hand a callable over as loss=." if ":" in loss else did_you_mean(loss, LOSSES)
         raise OptionError(f"{path} names the loss {loss!r}, which is none of the built-in ones.{hint}")
-    fits = labels is None or (isinstance(labels, list) and labels != [] and all(_number(entry) for entry in labels))
-    _expect(fits, path, "labels", labels, "a list of numbers")
+    fits = labels is None or (isinstance(labels, list) and labels != [] and all(_label(entry) for entry in labels))
+    _expect(fits and _even(labels), path, "labels", labels, "a list of numbers, or of lists of one length with one per token")
     withheld = keys.get("withheld", [])
     _expect(
         isinstance(withheld, list) and all(isinstance(name, str) for name in withheld),
@@ -129,7 +141,16 @@ def _flat(table: dict[str, Any], path: str) -> dict[str, Any]:
     return found
 
 
-def _spec(path: str | Path, keys: dict[str, Any]) -> ImageSpec | None:
+def _spec(path: str | Path, keys: dict[str, Any]) -> Spec | None:
+    texts = [key for key in TEXT_KEYS if key in keys]
+    pictures = [key for key in PICTURE_KEYS if key in keys]
+    if texts and pictures:
+        raise OptionError(f"{path} gives {pictures[0]!r}, of a picture, and {texts[0]!r}, of a text; expected one of the two.")
+    if texts:
+        missing = [key for key in ("length", "vocabulary") if key not in keys]
+        if missing:
+            raise OptionError(f"{path} gives {texts[0]!r} of a text without {missing[0]!r}; add both length and vocabulary.")
+        return TextSpec(**{key: keys[key] for key in texts})
     if "shape" not in keys:
         if "mean" in keys or "std" in keys:
             raise OptionError(f"{path} gives mean or std without a shape; add shape = [C, H, W].")
@@ -149,6 +170,15 @@ def _spec(path: str | Path, keys: dict[str, Any]) -> ImageSpec | None:
 def _expect(held: bool, path: str | Path, key: str, value: Any, expected: str) -> None:
     if not held:
         raise OptionError(f"{path} gives {key} = {value!r}; expected {expected}.")
+
+
+def _label(value: object) -> bool:
+    return _number(value) or (isinstance(value, list) and value != [] and all(_whole(entry) for entry in value))
+
+
+def _even(labels: list[Any] | None) -> bool:
+    """Whether all labels are numbers, or lists of one length."""
+    return len({len(entry) if isinstance(entry, list) else None for entry in labels or ()}) < 2
 
 
 def _whole(value: object) -> bool:

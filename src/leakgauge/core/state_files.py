@@ -81,13 +81,14 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Loads a whole state into `model`, in place.
+    """Loads a whole state into `model`, in place; a tied weight may stand in it under one of its names only.
 
     Raises:
         ModelError: if names are missing or unknown.
         ShapeError: if a tensor has the wrong shape.
     """
     own = model.state_dict()
+    state = _under_all_names(state, model)
     missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or unknown:
         told = "; ".join(
@@ -137,3 +138,35 @@ def opened(path: Path) -> Iterator[Any]:
 
 def _looks_like_torch(head: bytes) -> bool:
     return head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05")
+
+
+def once(tensors: Mapping[str, Tensor], model: nn.Module, what: str) -> dict[str, Tensor]:
+    """Tensors by the names under which the model lists its parameters: a tied weight stands in a state dict once per name.
+
+    Raises:
+        UpdateError: if two names of one parameter hold different tensors.
+    """
+    listed = {id(parameter): name for name, parameter in model.named_parameters()}
+    own = {name: listed[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)}
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        held = own.get(name, name)
+        if held in found and not torch.equal(found[held], tensor):
+            raise UpdateError(
+                f"The {what} hold(s) different tensors for {held!r} and {name!r}, which are one parameter of the model (tied "
+                "weights); give it once."
+            )
+        found[held] = tensor
+    return found
+
+
+def _under_all_names(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The same with each tied weight under every name that the model's state dict has for it."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    added: dict[str, Tensor] = {}
+    for group in names.values():
+        held = [name for name in group if name in state]
+        added |= {name: state[held[0]] for name in group if held and name not in state}
+    return {**state, **added}

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from leakgauge.core.callables import Loss, check_loss
-from leakgauge.core.text_spec import TextSpec
+from leakgauge.core.callables import Loss, check_loss, loss_on
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import Update
 from leakgauge.defences.base import Defence, TrainingDefence
@@ -56,8 +55,7 @@ class Client:
             UpdateError: if the loss is not finite.
         """
         check_loss(self.loss)
-        causal = isinstance(batch.spec, TextSpec) and batch.spec.task == "causal"
-        loss = "causal_cross_entropy" if causal and self.loss == "cross_entropy" else self.loss
+        loss = loss_on(self.loss, batch.spec)
         inside = self._training_defence()
         noise = None
         if inside is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from leakgauge.core.observation import Observation
-from leakgauge.core.spec import ImageSpec
+from leakgauge.core.spec import Spec
 from leakgauge.core.threat import ThreatModel
 from leakgauge.core.update import Update
 
@@ -33,7 +33,7 @@ class Message:
     receiver: str = "server"
     exact: bool = True
 
-    def observe(self, threat: ThreatModel, spec: ImageSpec | None, *, model_name: str = "") -> Observation:
+    def observe(self, threat: ThreatModel, spec: Spec | None, *, model_name: str = "") -> Observation:
         """The message as an attacker sees it; see `ThreatModel.observe`."""
         return threat.observe(self.update, self.model, spec, model_name=model_name)
 

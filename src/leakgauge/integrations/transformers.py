@@ -11,6 +11,7 @@ from torch import nn
 from leakgauge.core.callables import Loss, check_loss
 from leakgauge.core.observation import Observation
 from leakgauge.core.provenance import Provenance
+from leakgauge.core.spec import Spec
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord
 from leakgauge.defences.base import Defence
@@ -35,6 +36,7 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         out: file for the observation; a second call of `train` writes it anew.
         truth: file for the private batch, with the order of the mini-batches. Without it no example is kept.
         loss: what the model computes from its 'labels': 'cross_entropy', or 'mse' for a regression.
+        spec: the TextSpec of one padded text (or shape and normalisation of one picture); attacks need it.
         num_examples: examples in the client's data; by default the number of distinct rows seen.
         defences: applied inside the training, or their public records.
         model_name: as `load_model` takes it, for the record.
@@ -53,6 +55,7 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         *,
         truth: str | Path | None = None,
         loss: Loss = "cross_entropy",
+        spec: Spec | None = None,
         num_examples: int | None = None,
         defences: Sequence[Defence | DefenceRecord] = (),
         model_name: str = "",
@@ -63,6 +66,7 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         check_loss(loss)
         self.out, self.truth_file, self.loss, self.num_examples = out, truth, loss, num_examples
+        self.spec = spec
         self.defences, self.model_name, self.batch_norm, self.labels = tuple(defences), model_name, batch_norm, labels
         self.round, self.client = round, client
         self.observation: Observation | None = None
@@ -76,6 +80,7 @@ class RecordCallback(TrainerCallback):  # type: ignore[misc]
         self._recorder = LoopRecorder(
             model,
             loss=self.loss,
+            spec=self.spec,
             num_examples=self.num_examples,
             training=stated_in(args),
             out=self.out,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leakgauge.attacks.base import Attack, Limits
 from leakgauge.attacks.labels.recover import recover_labels
 from leakgauge.attacks.matching.target import target_of
-from leakgauge.attacks.verify import ROUNDING, agrees, recomputed, relative_residual
+from leakgauge.attacks.verify import ROUNDING, agrees, no_pictures, recomputed, relative_residual
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
 from leakgauge.errors import LeakgaugeError, UnsupportedError
@@ -61,7 +61,7 @@ class LinearLayer(Attack):
     def _first_layer(self, seen: Observation) -> tuple[Tensor, Tensor]:
         """Weight (h, d) and bias (h,) gradient of a linear layer that sees the flat input, in float64."""
         if seen.pictures is None:
-            raise UnsupportedError("linear-layer needs an ImageSpec; the observation has none.")
+            raise no_pictures(seen, "linear-layer")
         if not seen.training.is_one_gradient:
             raise UnsupportedError("linear-layer needs one gradient over the whole batch; the client took several local steps.")
         carrying = [(name, module) for name, module in seen.model.named_modules() if any(True for _ in module.parameters(False))]

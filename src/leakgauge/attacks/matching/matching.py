@@ -25,11 +25,11 @@ from leakgauge.attacks.matching.statistics import statistics_of
 from leakgauge.attacks.matching.target import target_of
 from leakgauge.attacks.matching.verdict import conclude
 from leakgauge.attacks.matching.warm import WarmStart, warm_start
-from leakgauge.attacks.verify import agrees, has_signal, no_signal, relative_residual
+from leakgauge.attacks.verify import agrees, has_signal, no_pictures, no_signal, relative_residual
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction
 from leakgauge.core.spec import ImageSpec
-from leakgauge.errors import OptionError, UnsupportedError
+from leakgauge.errors import OptionError
 from leakgauge.local.derivatives import lacks_derivative
 
 MULTISTEP = ("replay", "surrogate")
@@ -112,7 +112,7 @@ class GradientMatching(Attack):
     def __call__(self, seen: Observation, generator: torch.Generator, limits: Limits | None = None) -> Reconstruction:
         limits = limits or Limits()
         if seen.pictures is None:
-            raise UnsupportedError("Gradient matching of pixels needs an ImageSpec; the observation has none.")
+            raise no_pictures(seen, "Gradient matching of pixels")
         if not has_signal(seen):
             return no_signal(seen, self.name, limits.seconds)
         declared, spec = seen, seen.pictures

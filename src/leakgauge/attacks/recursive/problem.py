@@ -12,6 +12,7 @@ from torch import Tensor
 
 from leakgauge.attacks.base import Limits
 from leakgauge.attacks.matching.target import Target, target_of
+from leakgauge.attacks.verify import no_pictures
 from leakgauge.chain.link import Chain, State
 from leakgauge.chain.trace import trace
 from leakgauge.core.batch_statistics import batch_norm_layers
@@ -106,7 +107,7 @@ def problem_of(seen: Observation, method: str, limits: Limits) -> Problem:
     """
     reasons = protocol_reasons(seen)
     if seen.pictures is None:
-        raise UnsupportedError(f"{method} needs an ImageSpec; the observation has none.")
+        raise no_pictures(seen, method)
     chain = trace(seen.model, seen.pictures.shape)
     reasons += list(chain.reasons)
     if reasons:

@@ -10,6 +10,7 @@ from torch import Tensor
 from leakgauge.attacks.base import Attack, Limits
 from leakgauge.attacks.text.check import gradients_of
 from leakgauge.attacks.text.network import TextNetwork, read_network
+from leakgauge.attacks.text.rows import head_span
 from leakgauge.attacks.text.span.first import candidates
 from leakgauge.attacks.text.span.sites import checked_sites, usable
 from leakgauge.attacks.text.span.subspace import UNIT
@@ -98,8 +99,8 @@ def _tied(seen: Observation, network: TextNetwork, rows: Tensor, generator: torc
         outside = _outside(rows, norms, UNIT[dtype])
         if outside is not None:
             return outside, (
-                "The embedding is tied to the head: rows that stick out of the span of the head's part were read. Texts without "
-                "a predicted token cause no gradient and are not in it."
+                "The embedding is tied to the head: rows that stick out of the span of the head's part were read; large ones "
+                "within it were predicted. Texts without a predicted token cause no gradient: their tokens are not in the set."
             )
         return loud, (
             "The embedding is tied to the head and the first layer's gradient tells no tokens apart (too many tokens for its "
@@ -120,28 +121,32 @@ def _tied(seen: Observation, network: TextNetwork, rows: Tensor, generator: torc
 
 
 def _outside(rows: Tensor, norms: Tensor, unit: float) -> Tensor | None:
-    """Rows (V, D) of a tied embedding's gradient that the head's part cannot hold; None where its span leaves no room.
+    """Rows (V, D) of a tied embedding's gradient of tokens that were read or predicted; None where their span leaves no room.
 
     The head's part of every row is a sum over the M hidden states that predicted. The quiet half of the rows, which are those
-    of absent tokens, shows that span but for rounding. Rows of tokens that were only predicted stick out a little, since the
-    quiet rows show their hidden states faintly; the widest gap in distance lies between them and tokens that were read.
+    of absent tokens, shows that span but for rounding: with n the noise of one number, row g is carried out of it by
+    sqrt(D - r) n (|g|^2 + sum_m (g b_m)^2 / s_m^2)^(1/2), where b_m and s_m are its directions and singular values. The widest
+    gap in the ratio to that lies below the tokens that were read. Rows of predicted tokens lie in the span, are large and
+    oppose the quiet ones.
     """
-    quiet = norms.argsort()[: max(len(rows) // 2, 1)]
-    quiet = quiet[norms[quiet] > 0]
-    if not len(quiet):
+    span = head_span(rows, unit)
+    if span is None:
         return norms > 0
-    level = rows / norms.clamp(min=1e-300)[:, None]
-    basis, values, _ = torch.linalg.svd(level[quiet[:: max(len(quiet) // (4 * rows.shape[1]), 1)]].T, full_matrices=True)
-    shown = int((values > unit * values[0]).sum())
-    if shown >= rows.shape[1] - 1:
+    width, shown, quiet = rows.shape[1], span.rank, span.rows
+    if shown >= width - 1:
         return None
-    away: Tensor = (level @ basis[:, shown:]).norm(dim=1)
-    bar = max(float(away[quiet].max()), 1e-300)
-    above = torch.cat([away.new_tensor([bar]), away[away > bar].sort().values])
-    if len(above) < 2:
-        return None
-    place = int((above[1:] / above[:-1]).argmax())
-    return away > float((above[place] * above[place + 1]).sqrt())
+    noise = max(float(span.values[shown:].square().mean().sqrt()) / len(quiet) ** 0.5, 1e-3 * unit)
+    inside = rows @ span.basis[:shown].T / span.values[:shown]
+    away = (rows @ span.basis[shown:].T).norm(dim=1)
+    expected = noise * (width - shown) ** 0.5 * (norms.square() + inside.square().sum(1)).sqrt()
+    ratio = away / expected.clamp(min=1e-300)
+    predicted = (norms > _usual(norms)) & (rows @ rows[quiet].mean(0) < 0)
+    bar = max(float(ratio[quiet].median()), 1e-300)
+    above = torch.cat([ratio.new_tensor([bar]), ratio[~predicted & (ratio > bar)].sort().values])
+    place = int((above[1:] / above[:-1]).argmax()) if len(above) > 1 else 0
+    gap = float((above[place] * above[min(place + 1, len(above) - 1)]).sqrt())
+    read: Tensor = (ratio > gap) | predicted
+    return read
 
 
 def _labels_of_head(seen: Observation, network: TextNetwork) -> Tensor | None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from leakgauge.attacks.base import Limits
 from leakgauge.attacks.matching.target import Target, target_of
-from leakgauge.attacks.verify import recomputed
+from leakgauge.attacks.verify import ROUNDING, recomputed
 from leakgauge.core.observation import Observation
 from leakgauge.errors import UnsupportedError
+
+UNIT = {"float64": 1.2e-16, "float32": 6.0e-8}  # unit roundoff
+LOOSEST = 1e-3  # a wrong token or label changes the update by more
 
 
 def gradients_of(seen: Observation, name: str) -> dict[str, Tensor]:
@@ -63,6 +68,24 @@ def explained(seen: Observation, target: Target, ids: Tensor, mask: Tensor, labe
     """Relative residual of the update recomputed from token ids (N, L) and labels (N,) or (N, L)."""
     device = next(iter(target.parameters.values())).device
     return recomputed(seen, target, {"input_ids": ids.to(device), "attention_mask": mask.to(device)}, labels)
+
+
+def tolerance(seen: Observation) -> float:
+    """Largest relative residual of an update that is recomputed to rounding.
+
+    Where weights after minus before were shared, each number carries the rounding of the stored weight, u |w| per step; its share
+    of the change grows as the learning rate falls.
+    """
+    client = seen.training.dtype
+    rounding = ROUNDING["bfloat16" if seen.training.amp else client]
+    if seen.kind != "delta" or client not in UNIT:
+        return rounding
+    moved = {name: tensor.double() for name, tensor in seen.tensors.items()}
+    weights = dict(seen.model.named_parameters())
+    held = sum(float((weights[name].detach().double() * (tensor != 0)).square().sum()) for name, tensor in moved.items())
+    size = sum(float(tensor.square().sum()) for tensor in moved.values())
+    steps = seen.training.steps_for(seen.num_examples)
+    return max(rounding, min(UNIT[client] * math.sqrt(steps * held / max(size, 1e-300)), LOOSEST))
 
 
 def padded(sequences: list[Tensor], length: int, padding: int | None) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ def labels_of(network: TextNetwork, gradients: Mapping[str, Tensor], ids: Tensor
     ids, mask = ids.to(network.device), mask.to(network.device)
     heads = [name for name, part in network.module.named_modules() if isinstance(part, nn.Linear)]
     head = f"{heads[-1]}.weight" if heads else ""
-    names = [head] if head in gradients else list(gradients)[-SEVERAL:]
+    names = [head] if head in gradients else [key for key in gradients if bool((gradients[key] != 0).any())][-SEVERAL:]
     best: tuple[float, Tensor] | None = None
     for name in names:
         found = _solved(network, name, gradients[name].to(network.device), ids, mask, name == head)

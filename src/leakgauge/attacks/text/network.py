@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from leakgauge.attacks.text.roles import embedding_roles
 from leakgauge.attacks.text.tracing import Site, input_of, input_weights, sites_of
 from leakgauge.core.observation import Observation
 from leakgauge.core.text_spec import TextSpec
@@ -193,7 +194,7 @@ def read_network(seen: Observation, dtype: torch.dtype = torch.float64, device: 
     if reasons:
         raise UnsupportedError(f"The network cannot be read as one for text: {'; '.join(reasons)}.")
     ids = torch.tensor([usable[-PROBE:]], device=device)
-    roles = _roles(module, tables, ids)
+    roles = embedding_roles(module, tables, ids)
     if "tokens" not in roles:
         reasons.append("no embedding layer looks up the token ids")
     other = usable[-PROBE - 1]  # the last ids: the first are often special tokens
@@ -214,7 +215,7 @@ def _assemble(module: nn.Module, roles: dict[str, tuple[str, int]], sites: tuple
     tokens, positions = parameter_of("tokens"), parameter_of("positions")
     assert tokens is not None
     offset = roles["positions"][1] if positions else 0
-    attention = _attention(module, sites)
+    attention = attention_of(module, sites)
     first = next(site for site in sites if site.kind == "token")
     vocabulary = module.get_parameter(tokens).shape[0]
     bare = TextNetwork(
@@ -251,51 +252,7 @@ def _fields(network: TextNetwork) -> dict[str, Any]:
     return {name: getattr(network, name) for name in network.__dataclass_fields__}
 
 
-@torch.no_grad()
-def _roles(module: nn.Module, tables: list[str], ids: Tensor) -> dict[str, tuple[str, int]]:
-    """Which embedding layer looks up tokens, positions (with the row of position 0) and token types.
-
-    Raises:
-        UnsupportedError: if the network does not run on token ids and an attention mask.
-    """
-    parts = dict(module.named_modules())
-    found: dict[str, tuple[str, int]] = {}
-    seen: dict[str, Tensor] = {}
-    hooks = []
-    for name in tables:
-
-        def keep(_: nn.Module, __: tuple[Any, ...], output: Tensor, name: str = name) -> None:
-            if isinstance(output, Tensor):
-                seen.setdefault(name, output)
-
-        hooks.append(parts[name].register_forward_hook(keep))
-    try:
-        module(input_ids=ids, attention_mask=torch.ones_like(ids))
-    except Exception as error:
-        raise UnsupportedError(
-            "The network cannot be read as one for text: called with 'input_ids' and 'attention_mask' it fails "
-            f"({type(error).__name__}: {error})."
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for name, output in seen.items():
-        rows, weight = output.reshape(-1, output.shape[-1]), parts[name].weight
-        assert isinstance(weight, Tensor)
-        if len(rows) != ids.shape[1]:
-            continue
-        if int(ids.max()) < len(weight) and torch.equal(rows, weight[ids[0]]):
-            found.setdefault("tokens", (name, 0))
-            continue
-        match = [int((weight - row).abs().sum(1).argmin()) for row in rows]
-        if match == list(range(match[0], match[0] + len(match))):
-            found.setdefault("positions", (name, match[0]))
-        elif all(index == 0 for index in match):
-            found.setdefault("types", (name, 0))
-    return found
-
-
-def _attention(module: nn.Module, sites: tuple[Site, ...]) -> tuple[Attention, ...]:
+def attention_of(module: nn.Module, sites: tuple[Site, ...]) -> tuple[Attention, ...]:
     """The attention of each block, by the usual names of its layers."""
     parts, found = dict(module.named_modules()), []
     for site in sites:

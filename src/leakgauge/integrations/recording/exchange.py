@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from leakgauge.core.batch_statistics import batch_norm_layers
-from leakgauge.core.callables import Loss
+from leakgauge.core.callables import Loss, loss_on
 from leakgauge.core.observation import Observation
 from leakgauge.core.pack import pack
 from leakgauge.core.provenance import Provenance, array_digest
-from leakgauge.core.spec import ImageSpec
-from leakgauge.core.state_files import load_state
+from leakgauge.core.spec import Spec
+from leakgauge.core.state_files import load_state, once
 from leakgauge.core.threat import ThreatModel
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord, Update, refuse_nonfinite, strip_wrappers
@@ -61,7 +61,7 @@ def observation_of(
     exchange: Exchange,
     model: nn.Module,
     *,
-    spec: ImageSpec | None = None,
+    spec: Spec | None = None,
     loss: Loss = "cross_entropy",
     training: LocalTraining | None = None,
     batch_norm: bool = True,
@@ -76,7 +76,7 @@ def observation_of(
     Args:
         exchange: the message.
         model: the architecture; its own weights are not used.
-        spec: shape and normalisation of one input.
+        spec: shape and normalisation of one picture, or the TextSpec of one text.
         loss: name or callable.
         training: the protocol where the configuration is silent.
         batch_norm: whether the buffers after training are kept.
@@ -89,11 +89,12 @@ def observation_of(
     """
     if exchange.kind not in KINDS:
         raise IntegrationError(f"The exchange's kind is {exchange.kind!r}; expected one of {', '.join(KINDS)}.")
+    loss = loss_on(loss, spec)
     before, sent = tensors_of(exchange.before), tensors_of(exchange.sent)
     if not sent or not before:
         what = "sent back" if before else "received"
         raise IntegrationError(f"The message of client {exchange.client or '?'} holds no array that was {what}.")
-    before = {**_own_buffers(model, before), **before}
+    before, sent = {**_own_buffers(model, before), **before}, once(sent, model, "message")
     stated, assumed = training_from_config(exchange.config, training, gradient=exchange.kind == "gradient")
     if exchange.num_examples is None:
         assumed = (*assumed, "num_examples")

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from leakgauge.core.callables import Loss, check_loss
+from leakgauge.core.callables import Loss, check_loss, loss_on
 from leakgauge.core.observation import Observation
 from leakgauge.core.provenance import Provenance
-from leakgauge.core.spec import ImageSpec
+from leakgauge.core.spec import Spec
+from leakgauge.core.text_spec import IGNORED, TextSpec
 from leakgauge.core.threat import ThreatModel
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord, Update
@@ -39,7 +40,7 @@ class LoopRecorder:
     model: nn.Module
     optimiser: Optimizer | None = None
     loss: Loss = "cross_entropy"
-    spec: ImageSpec | None = None
+    spec: Spec | None = None
     num_examples: int | None = None
     training: LocalTraining | None = None
     out: str | Path | None = None
@@ -114,6 +115,7 @@ class LoopRecorder:
         count = self.num_examples or watch.examples
         self._check(watch, kind, tensors, count)
         loss, fields = loss_of(self.loss)
+        loss = loss_on(loss, self.spec)
         dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
         records, private = self._defences()
         told = described(watch, count, self.training, {**fields, **private, **self.known, "dtype": dtypes[0]})
@@ -200,7 +202,7 @@ def record(
     *,
     optimiser: Optimizer | None = None,
     loss: Loss = "cross_entropy",
-    spec: ImageSpec | None = None,
+    spec: Spec | None = None,
     num_examples: int | None = None,
     training: LocalTraining | None = None,
     out: str | Path | None = None,
@@ -229,7 +231,7 @@ def record(
         optimiser: needed for Opacus, whose settings it holds, and where several optimisers train the model; else it is found
             by its steps.
         loss: by name, a callable, or torch's loss module, whose settings are then taken over.
-        spec: shape and normalisation of one input.
+        spec: shape and normalisation of one picture, or the TextSpec of one text.
         num_examples: examples in the client's data; by default the number of distinct rows that forward passes with gradients
             saw (hashes in memory, never written).
         training: the protocol's fields that cannot be seen: reduction, label_smoothing, class_weights, proximal, clip_norm.
@@ -254,7 +256,7 @@ def record(
     )  # fmt: skip
 
 
-def _truth(watch: Watch, spec: ImageSpec | None, order: Order) -> tuple[Batch | None, IntegrationError | None]:
+def _truth(watch: Watch, spec: Spec | None, order: Order) -> tuple[Batch | None, IntegrationError | None]:
     """The private batch as it was kept, rows in the order in which they were first seen; or why there is none."""
     found: dict[int, Tensor] = {}
     passes = [one for step in watch.steps for one in step.passes] or [one for one in watch.pending if one.uses]
@@ -270,14 +272,34 @@ def _truth(watch: Watch, spec: ImageSpec | None, order: Order) -> tuple[Batch | 
     rows = sorted(found)
     place = {row: index for index, row in enumerate(rows)}
     names = list(watch.kept[rows[0]])
-    stacked = {name: torch.stack([watch.kept[row][name] for row in rows]) for name in names}
+    columns = {name: [watch.kept[row][name] for row in rows] for name in names}
+    labels = [found[row] for row in rows]
+    texts = isinstance(spec, TextSpec) and "input_ids" in names
+    if isinstance(spec, TextSpec) and texts:
+        fill = {"input_ids": spec.padding or 0, "attention_mask": 0}
+        columns = {name: _filled(entries, spec.length, fill.get(name, 0)) for name, entries in columns.items()}
+        labels = _filled(labels, spec.length, IGNORED)
+    if any(len({entry.shape for entry in entries}) > 1 for entries in (*columns.values(), labels)):
+        return None, IntegrationError(
+            "The truth was asked for, but examples differ in length (padded anew in each mini-batch); give the padded length as "
+            "spec=TextSpec(length=...), with at least the tokens of the longest. The observation itself is complete."
+        )
+    stacked = {name: torch.stack(entries) for name, entries in columns.items()}
     batch = Batch(
         inputs=stacked if len(names) > 1 else stacked[names[0]],
-        labels=torch.stack([found[row] for row in rows]),
-        spec=spec if len(names) == 1 else None,
+        labels=torch.stack(labels),
+        spec=spec if len(names) == 1 or texts else None,
         order=tuple(tuple(tuple(place[row] for row in batch) for batch in step) for step in order),
     )
     return batch, None
+
+
+def _filled(entries: list[Tensor], length: int, value: int) -> list[Tensor]:
+    """Rows (l,) of one number per token, filled up to (length,); anything else as it is."""
+    return [
+        torch.cat([entry, entry.new_full((length - len(entry),), value)]) if entry.ndim == 1 and len(entry) < length else entry
+        for entry in entries
+    ]
 
 
 def _write(files: Sequence[tuple[_Savable, str | Path]]) -> None:

@@ -16,7 +16,7 @@ from leakgauge.audit.guard.guard import Decision, Guard
 from leakgauge.audit.guard.probe import Finding, Private, Probe
 from leakgauge.core.callables import Loss, check_loss
 from leakgauge.core.observation import Observation
-from leakgauge.core.spec import ImageSpec
+from leakgauge.core.spec import ImageSpec, Spec
 from leakgauge.core.training import LocalTraining
 from leakgauge.core.update import DefenceRecord
 from leakgauge.errors import IntegrationError, OptionError
@@ -62,7 +62,7 @@ class Recorder:
     Args:
         folder: made when the first message comes.
         model: the architecture, or its name as `load_model` takes it.
-        spec: shape and normalisation of one input; needed by attacks on pictures.
+        spec: shape and normalisation of one picture, or the TextSpec of one text; attacks need it.
         loss: name or callable.
         training: the clients' protocol, where the engine's configuration is silent.
         num_classes: outputs of a named network; None for its own default.
@@ -83,7 +83,7 @@ class Recorder:
         folder: str | Path,
         model: str | nn.Module,
         *,
-        spec: ImageSpec | None = None,
+        spec: Spec | None = None,
         loss: Loss = "cross_entropy",
         training: LocalTraining | None = None,
         num_classes: int | None = None,
@@ -200,7 +200,7 @@ class Recorder:
         """The network, loaded by name when it is first needed."""
         if self._architecture is None:
             named = isinstance(self.model, str)
-            shape = self.spec.shape if self.spec is not None else None
+            shape = self.spec.shape if isinstance(self.spec, ImageSpec) else None
             self._architecture = load_model(str(self.model), self.num_classes, shape) if named else self.model  # type: ignore[assignment]
         assert self._architecture is not None
         return self._architecture

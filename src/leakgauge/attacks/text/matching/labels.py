@@ -17,6 +17,7 @@ from leakgauge.errors import UnsupportedError
 
 PROBES = 16  # random public texts that the mean prediction is estimated on
 WHOLE = 0.2  # counts this near to whole numbers settle how many tokens were predicted
+SMALLEST = 1e-4  # singular values below this share of the largest are rounding
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def labels_of(seen: Observation, network: TextNetwork, generator: torch.Generato
     """Labels as far as they are known without the tokens.
 
     Masked: the bias of the prediction head has the gradient mean_t p_tc - n_c / M over the M predicted tokens, so that
-    n_c = M (p_c - db_c); M is the smallest number for which these are whole and add up to M. Classification: iDLG's sign for
+    n_c = M (p_c - db_c); M is the smallest number for which these are whole and add up to M, and not below the rank of the
+    gradients of the layers before the head, which see predicted tokens only. Classification: iDLG's sign for
     one text, the same counts for several. Causal: labels are the tokens.
 
     Raises:
@@ -64,7 +66,7 @@ def labels_of(seen: Observation, network: TextNetwork, generator: torch.Generato
         labels = torch.repeat_interleave(torch.arange(len(counts)), counts)
         note = f"Labels were counted from the gradient of {name!r} and the mean prediction on random texts."
         return TextLabels(labels, None, note)
-    counts, miss = _predicted(bias, usual, seen)
+    counts, miss = _predicted(bias, usual, seen, _at_least(seen, name))
     multiset = torch.repeat_interleave(torch.arange(len(counts)), counts)
     note = (
         f"{len(multiset)} masked label(s) were read off the gradient of {name!r} (distance of their counts from whole numbers "
@@ -96,15 +98,28 @@ def _head_bias(seen: Observation, spec: TextSpec) -> tuple[str, Tensor]:
     return name, seen.tensors[name].double().cpu() / factor
 
 
-def _predicted(bias: Tensor, usual: Tensor, seen: Observation) -> tuple[Tensor, float]:
-    """(V,) counts of masked labels, and how far they were from whole numbers."""
+def _at_least(seen: Observation, head: str) -> int:
+    """The rank of the gradients of the two linear layers before the head: they see predicted tokens only."""
+    layers = [name for name, part in seen.model.named_modules() if isinstance(part, nn.Linear) and f"{name}.bias" != head]
+    ranks = []
+    for name in layers[-2:]:
+        gradient = seen.tensors.get(f"{name}.weight")
+        if gradient is not None and bool((gradient != 0).any()):
+            values = torch.linalg.svdvals(gradient.double().cpu())
+            ranks.append(int((values > SMALLEST * values[0]).sum()))
+    return min(ranks, default=1)
+
+
+def _predicted(bias: Tensor, usual: Tensor, seen: Observation, least: int) -> tuple[Tensor, float]:
+    """(V,) counts of masked labels, and how far they were from whole numbers; `least` predicted tokens or more."""
     assert isinstance(seen.spec, TextSpec)
     if seen.training.reduction == "sum":
         total = int((-bias).clamp(min=0).round().sum())
         raw = total * usual - bias
         return raw.round().clamp(min=0).long(), float((raw - raw.round()).abs().max())
     best: tuple[Tensor, float] | None = None
-    for total in range(1, seen.num_examples * seen.spec.length + 1):
+    most = seen.num_examples * seen.spec.length
+    for total in range(min(least, most), most + 1):
         raw = total * (usual - bias)
         counts = raw.round().clamp(min=0).long()
         miss = float((raw - counts).abs().max()) + abs(int(counts.sum()) - total)

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from leakgauge.attacks.matching.distance import Cosine, Distance, SquaredL2
+from dataclasses import replace
+
+from leakgauge.attacks.matching.distance import Distance, SquaredL2
 from leakgauge.attacks.matching.search.adam import Adam
 from leakgauge.attacks.matching.search.lbfgs import LBFGS
 from leakgauge.attacks.text.matching.attack import TextMatching
 from leakgauge.attacks.text.matching.balanced import Balanced
+from leakgauge.attacks.text.matching.cosines import Cosines
 from leakgauge.attacks.text.matching.tag import Tag
 from leakgauge.errors import OptionError
 from leakgauge.registry import described
 
-DISTANCES: dict[str, Distance] = {"balanced": Balanced(), "l2": SquaredL2(), "cosine": Cosine()}
+DISTANCES: dict[str, Distance] = {"balanced": Balanced(), "l2": SquaredL2(), "cosine": Cosines()}
 
 
 def _distance(name: str) -> Distance:
     if name not in DISTANCES:
         raise OptionError(f"There is no distance {name!r} for text; expected one of {', '.join(DISTANCES)}.")
     return DISTANCES[name]
+
+
+def _unaided(
+    name: str, distance: Distance, lr: float, start: str, span: bool, positions: bool, rounds: int, bag: str, dtype: str
+) -> TextMatching:
+    """Adam in the space of embeddings, without the snapping and the token moves that dlg-text has."""
+    return TextMatching(
+        distance=distance,
+        search=Adam(lr=lr, schedule="cosine"),
+        start=start,
+        span=span,
+        positions=positions,
+        snap=False,
+        discrete=False,
+        rounds=rounds,
+        bag=bag,
+        dtype=dtype,
+        name=name,
+    )
 
 
 @described(needs="a transformer that takes embeddings as inputs; one text, or few", source="Zhu, Liu & Han 2019 (DLG)")
@@ -55,8 +77,8 @@ def dlg_text(
 
 @described(needs="a transformer that takes embeddings as inputs; one text, or few", source="Deng et al. 2021 (TAG)")
 def tag(
-    l1: float = 0.1,
-    lr: float = 0.05,
+    l1: float = 10.0,
+    lr: float = 0.5,
     start: str = "noise",
     span: bool = False,
     positions: bool = False,
@@ -64,19 +86,7 @@ def tag(
     dtype: str = "float32",
 ) -> TextMatching:
     """TAG: squared L2 and a layer-weighted L1 distance, Adam on embeddings, then the nearest tokens."""
-    return TextMatching(
-        distance=Tag(l1),
-        search=Adam(lr=lr, schedule="cosine"),
-        start=start,
-        span=span,
-        positions=positions,
-        snap=False,
-        discrete=False,
-        rounds=1,
-        bag=bag,
-        dtype=dtype,
-        name="tag",
-    )
+    return _unaided("tag", Tag(l1), lr, start, span, positions, 1, bag, dtype)
 
 
 @described(
@@ -88,7 +98,7 @@ def lamp(
     prior_weight: float = 0.01,
     norm_weight: float = 0.1,
     distance: str = "cosine",
-    lr: float = 0.05,
+    lr: float = 0.5,
     rearrange: int = 20,
     rounds: int = 5,
     start: str = "noise",
@@ -98,20 +108,10 @@ def lamp(
     dtype: str = "float32",
 ) -> TextMatching:
     """LAMP: Adam on embeddings in turn with rearrangements that gradient distance and a language model choose."""
-    return TextMatching(
-        distance=_distance(distance),
-        search=Adam(lr=lr, schedule="cosine"),
-        start=start,
-        span=span,
-        positions=positions,
-        snap=False,
-        discrete=False,
+    return replace(
+        _unaided("lamp", _distance(distance), lr, start, span, positions, rounds, bag, dtype),
         rearrange=rearrange,
         prior=prior,
         prior_weight=prior_weight,
         norm_weight=norm_weight,
-        rounds=rounds,
-        bag=bag,
-        dtype=dtype,
-        name="lamp",
     )

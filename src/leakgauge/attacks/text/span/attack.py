@@ -18,6 +18,7 @@ from leakgauge.attacks.text.span.first import candidates
 from leakgauge.attacks.text.span.grow import Growth
 from leakgauge.attacks.text.span.settle import Settled, Settling
 from leakgauge.attacks.text.span.sites import Checked, checked_sites, usable
+from leakgauge.attacks.text.span.walls import NOISED, dropped, wall
 from leakgauge.attacks.verify import has_signal
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
@@ -27,10 +28,6 @@ from leakgauge.registry import described
 
 NAME = "span-check"
 HALF = ("float16", "bfloat16")
-NOISED = (
-    "The smallest singular values of the gradient are as even as independent noise makes them: the update was noised, and the "
-    "directions of its weaker tokens drowned."
-)
 
 
 @dataclass(frozen=True)
@@ -66,63 +63,70 @@ class SpanCheck(Attack):
             )
         dtype = arithmetic_of(seen)
         kind = "prefix" if network.causal else "text"
-        first = checked_sites(network, gradients, "token", spec.length, dtype, generator)
+        drifted = seen.training.lr is not None and seen.training.steps_for(seen.num_examples) > 1
+        first = checked_sites(network, gradients, "token", spec.length, dtype, generator, drifted=drifted)
         tokens = usable(first)
         least = max((each.space.rank for each in first[:1]), default=1)
-        later = checked_sites(network, gradients, kind, spec.length, dtype, generator)
+        later = checked_sites(network, gradients, kind, spec.length, dtype, generator, drifted=drifted)
         further = usable(later, least)
         noised = dtype not in HALF and any(each.space.noised for each in (*first, *later))
         notes = tuple(each.words() for each in (*tokens[:1], *further[:1]))
-        choices, bag_note = self._choices(seen, spec, network, tokens, limits, generator)
-        if choices is None or (not further and (network.causal or seen.num_examples > 1)):
-            ids, mask = padded([], spec.length, spec.padding)
-            rounded = (
-                f"Every number of the update fits into {dtype}: it was rounded, and the directions of its weaker tokens drowned."
+        rounded = (
+            f"Every number of the update fits into {dtype}: it was rounded, and the directions of its weaker tokens drowned."
+        )
+        lost = rounded if dtype in HALF else NOISED if noised else dropped(seen)
+        blocked = (
+            Outcome.INCONSISTENT if lost else Outcome.UNDERDETERMINED,
+            lost or wall(network, seen, first, later, told=bool(tokens)),
+        )
+        choices, source = self._choices(seen, spec, network, tokens, limits, generator)
+        if choices is None and network.causal and not first and further:
+            every = self._allowed(spec, network).nonzero().flatten().to(network.device)
+            choices, source = (
+                [every] * spec.length,
+                "No layer that sees single tokens was shared: the whole vocabulary was tried.",
             )
-            cause = NOISED if noised else rounded if dtype in HALF else self._wall(network, seen, tokens, gradients)
-            outcome = Outcome.INCONSISTENT if noised or dtype in HALF else Outcome.UNDERDETERMINED
-            return self._result(limits, Settled(ids, mask, None, float("nan"), False), outcome, cause, notes, False)
-        notes += (bag_note,) if bag_note else ()
-        if network.causal:
+        if choices is None or (not further and seen.num_examples > 1):
+            empty = Settled(*padded([], spec.length, spec.padding), None, float("nan"), False)
+            return self._result(limits, empty, *blocked, notes, False)
+        notes += (source,) if source else ()
+        if network.causal and further:
             found = decode(Growth(network, further[0].site), further[0].space, choices, seen.num_examples, lambda: limits.expired)
         else:
             found = search(network, further[0] if further else None, choices, seen.num_examples, generator, limits)
         settled = Settling(seen, network, gradients, limits).settle(found.sequences, found.stems)
         whole = self._exhausted(seen, found, settled)
-        outcome, cause = self._verdict(seen, found, settled, limits, noised)
-        notes += (f"{sum(map(len, choices))} pairs of token and position passed the first layer; {found.checked} extensions or "
-                  f"texts were tried further up; {len(found.sequences)} passed to their end.", *settled.notes)  # fmt: skip
+        outcome, cause = self._verdict(seen, found, settled, limits, noised, not network.causal)
+        if outcome in (Outcome.INCONSISTENT, Outcome.UNDERDETERMINED) and (not further or not first or dropped(seen)):
+            outcome, cause = blocked
+        passed = f"{sum(map(len, choices))} pairs of token and position were left by the first layer"
+        tried = f"{found.checked} extensions or texts were tried further up; {len(found.sequences)} passed to their end."
+        notes += (f"{passed}; {tried}", *settled.notes)
         return self._result(limits, settled, outcome, cause, notes, whole)
 
     @staticmethod
     def _choices(
         seen: Observation, spec: TextSpec, network: TextNetwork, tokens: list[Checked], limits: Limits, generator: torch.Generator
     ) -> tuple[list[Tensor] | None, str]:
-        allowed = torch.zeros(network.vocabulary, dtype=torch.bool)
-        allowed[: spec.vocabulary] = True
-        if spec.padding is not None:
-            allowed[spec.padding] = False
+        """Tokens that may stand at each position, None where nothing tells them; and where they come from."""
+        allowed = SpanCheck._allowed(spec, network)
         if tokens:
             best = tokens[0]
             return candidates(network, best.site, best.space, spec.length, allowed, lambda: limits.expired), ""
         bag = None if network.tied else bag_of(seen, network, generator)
-        if bag is None:
-            return None, ""
-        if not bag.consistent:
+        if bag is None or not bag.consistent:
             return None, ""
         kept = bag.tokens[allowed[bag.tokens]].to(network.device)
         return [kept] * spec.length, "The first layer tells no tokens; those of the embedding gradient were tried everywhere."
 
     @staticmethod
-    def _wall(network: TextNetwork, seen: Observation, tokens: list[Checked], gradients: dict[str, Tensor]) -> str:
-        if not any(network.gradient(site, gradients) is not None for site in network.sites):
-            return "No linear layer that sees tokens was shared, so there is no span to check."
-        where = "At every layer further up" if tokens else "At the first layer"
-        return (
-            f"{where} the span of the gradient leaves no room: either the batch of {seen.num_examples} has as many tokens as the "
-            f"layer is wide ({network.hidden}) or more, so that every text lies in the span, or the update was rounded until its "
-            "small singular values drowned, or what was shared (adapters, the last layers) has too low a rank."
-        )
+    def _allowed(spec: TextSpec, network: TextNetwork) -> Tensor:
+        """(V,) bool: tokens that may occur."""
+        allowed = torch.zeros(network.vocabulary, dtype=torch.bool)
+        allowed[: spec.vocabulary] = True
+        if spec.padding is not None:
+            allowed[spec.padding] = False
+        return allowed
 
     @staticmethod
     def _exhausted(seen: Observation, found: Decoded, settled: Settled) -> bool:
@@ -130,19 +134,25 @@ class SpanCheck(Attack):
         return not found.cut and len(found.sequences) == seen.num_examples and settled.explains and settled.attempts == 1
 
     @staticmethod
-    def _verdict(seen: Observation, found: Decoded, settled: Settled, limits: Limits, noised: bool) -> tuple[Outcome, str]:
+    def _verdict(
+        seen: Observation, found: Decoded, settled: Settled, limits: Limits, noised: bool, searched: bool
+    ) -> tuple[Outcome, str]:
         if limits.expired:
             return Outcome.TIMEOUT, "The clock ran out."
         if settled.explains:
             return Outcome.DETERMINED, ""
+        if found.cut and searched and len(found.sequences) < seen.num_examples:
+            return Outcome.STEP_LIMIT, (
+                f"The search for texts whose every position lies in the span found {len(found.sequences)} of {seen.num_examples}."
+            )
         if not found.sequences:
             return Outcome.INCONSISTENT, "No text's layer inputs lie in the span of the gradient."
         if math.isnan(settled.residual) and noised:
             return Outcome.INCONSISTENT, NOISED
         if math.isnan(settled.residual):
+            why = settled.notes[-1] if settled.notes else "their labels cannot be told."
             return Outcome.UNDERDETERMINED, (
-                f"{len(found.sequences)} texts passed for {seen.num_examples} examples, or their labels cannot be told; "
-                "the update was not recomputed."
+                f"{len(found.sequences)} texts passed for {seen.num_examples} examples; the update was not recomputed. {why}"
             )
         return Outcome.INCONSISTENT, f"The recomputed update differs by {settled.residual:.1e} of its size."
 

@@ -13,6 +13,7 @@ from leakgauge.attacks.text.network import TextNetwork
 from leakgauge.attacks.text.span.decoder import Decoded
 from leakgauge.attacks.text.span.sites import Checked
 
+SEVERAL = 16  # texts that are recomputed where the first layer alone must tell them
 FEW = 256  # texts that are enumerated instead of searched
 RESTARTS = {"fast": 40, "paper": 200, "max": 1000}
 NUMBERS = 1 << 22  # hidden numbers that one forward pass may hold
@@ -126,7 +127,7 @@ def search(
     position, or several, at a time from random starts.
 
     Args:
-        network: an encoder.
+        network: an encoder; a decoder where no layer further up can be used.
         further: a site that depends on the whole text; None where none was shared, which leaves what the first layer says.
         choices: tokens that may stand at each position.
         examples: N.
@@ -141,8 +142,9 @@ def search(
     if longest == 0:
         return Decoded([], [], [], False, 0)
     if further is None:
-        only = [torch.stack([tokens[0] for tokens in choices])] if number == 1 else []
-        return Decoded(only, [1.0] * len(only), [], number > 1, 0)
+        few = itertools.product(*(tokens.tolist() for tokens in choices)) if number <= SEVERAL else ()
+        left = [torch.tensor(text, device=network.device) for text in few]
+        return Decoded(left, [1.0] * len(left), [], number > 1, 0)
     state = _Search(network, further, choices)
     if examples == 1 and number <= FEW:
         texts = torch.tensor(list(itertools.product(*(tokens.tolist() for tokens in choices))), device=network.device)

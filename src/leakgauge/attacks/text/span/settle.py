@@ -11,11 +11,10 @@ from torch import Tensor
 
 from leakgauge.attacks.base import Limits
 from leakgauge.attacks.matching.target import Target
-from leakgauge.attacks.text.check import explained, padded, text_target
+from leakgauge.attacks.text.check import explained, padded, text_target, tolerance
 from leakgauge.attacks.text.labels import labels_of
 from leakgauge.attacks.text.network import TextNetwork
 from leakgauge.attacks.text.span.endings import endings
-from leakgauge.attacks.verify import agrees
 from leakgauge.core.observation import Observation
 from leakgauge.core.text_spec import IGNORED, TextSpec
 from leakgauge.errors import LeakgaugeError
@@ -114,7 +113,7 @@ class Settling:
         if labels is not None and len(full) == self.seen.num_examples:
             self.target = self.target or text_target(self.seen, self.limits)
             residual = explained(self.seen, self.target, ids, mask, labels)
-            fits = agrees(residual, self.seen, "float32" if self.seen.training.dtype != "float64" else "float64")
+            fits = residual <= tolerance(self.seen)
         return Settled(ids, mask, labels, residual, fits, tuple(notes), attempts)
 
     def _sets(self, sequences: list[Tensor], stems: list[Tensor]) -> Iterator[list[Tensor]]:

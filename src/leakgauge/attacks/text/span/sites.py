@@ -14,6 +14,7 @@ from leakgauge.attacks.text.span.subspace import UNIT, Subspace, subspace_of
 from leakgauge.attacks.text.tracing import Site
 
 LOOKED_AT = 5  # shared layers of one kind whose spectra are compared, from the input side
+PLENTY = 20.0  # decades of room beyond which more is no better
 NORMED_AWAY = 2  # output directions that a LayerNorm behind a layer takes from every token's gradient: the mean, and its own
 
 
@@ -35,7 +36,14 @@ class Checked:
 
 
 def checked_sites(
-    network: TextNetwork, gradients: Mapping[str, Tensor], kind: str, length: int, dtype: str, generator: torch.Generator
+    network: TextNetwork,
+    gradients: Mapping[str, Tensor],
+    kind: str,
+    length: int,
+    dtype: str,
+    generator: torch.Generator,
+    *,
+    drifted: bool = False,
 ) -> list[Checked]:
     """The first sites of one kind that were shared, in call order, each with its span.
 
@@ -46,6 +54,7 @@ def checked_sites(
         length: tokens of a text.
         dtype: the client's arithmetic.
         generator: source of public random texts.
+        drifted: whether the gradients are sums over several steps.
     """
     found: list[Checked] = []
     for site in network.sites:
@@ -53,11 +62,14 @@ def checked_sites(
         if gradient is None or not bool((gradient != 0).any()):
             continue
         made = invented if kind == "token" else decoys
-        space = subspace_of(gradient, UNIT[dtype])
+        others = made(network, site, length, generator)
+        space = subspace_of(gradient, UNIT[dtype], others, drifted=drifted)
         balanced = network.gradient(site, gradients, balanced=True)
         if balanced is not None and balanced.shape[1] >= 2 * balanced.shape[0]:
-            space = max((space, subspace_of(balanced, UNIT[dtype])), key=lambda each: (each.gap, each.rank))
-        found.append(Checked(site, space.with_threshold(made(network, site, length, generator)), gradient.shape[1]))
+            space = max(
+                (space, subspace_of(balanced, UNIT[dtype], others, drifted=drifted)), key=lambda each: (each.gap, each.rank)
+            )
+        found.append(Checked(site, space.with_threshold(others), gradient.shape[1]))
         if len(found) == LOOKED_AT:
             break
     return found
@@ -69,7 +81,7 @@ def usable(found: list[Checked], least: int = 1) -> list[Checked]:
     A site's rank falls short where the loss does not reach every token through it (the last block of a classifier, low-rank
     adapters): no two tokens look alike further up that differ in the first layer, so a rank below the first layer's tells.
     A layer no wider than its input stops at its own width, less what a LayerNorm behind it takes away, however many tokens
-    there are. The site of the highest rank comes first; among equals the one that separates best.
+    there are. The site of the highest rank comes first; among equals one with room, then the one that separates best.
 
     Args:
         found: sites with their spans.
@@ -80,4 +92,4 @@ def usable(found: list[Checked], least: int = 1) -> list[Checked]:
         stopped = each.outputs <= each.site.width and each.outputs - each.space.rank <= NORMED_AWAY
         if each.space.separates and each.space.rank >= least and not stopped:
             kept.append(each)
-    return sorted(kept, key=lambda each: (-each.space.rank, -each.space.nearest))
+    return sorted(kept, key=lambda each: (-each.space.rank, -min(each.space.room, PLENTY), -each.space.nearest))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 UNIT = {"float64": 1.2e-16, "float32": 6.0e-8, "float16": 4.9e-4, "bfloat16": 3.9e-3}  # unit roundoff
-SEPARATION = 10.0  # margin wanted on either side of the threshold: to the noise, and to the nearest decoys
+SEPARATION = 3.0  # margin wanted on either side of the threshold: to the noise, and to the nearest decoys
+EMPTY = 1e-6  # share of the largest extent along a direction below which inputs have none
+CLEAR = 100.0  # ratio of the nearest decoys that needs no clear gap
+STEPS = 5.0
+ROOM = 8.0  # decades, more than there are pairs of token and position
+SPARE = 4  # smallest singular values of a sum over steps, whose gaps are accidents
+QUARTER = 8  # singular values that are needed to call them even
 LOW = 0.05  # quantile of the decoys that stands for the nearest of them
 
 
@@ -42,7 +49,7 @@ class Subspace:
     @property
     def noise(self) -> float:
         """Standard deviation of an entry of the gradient's noise, from the singular values behind the gap."""
-        return float((self.values[self.rank :].square().sum() / max(self.spare * self.outputs, 1)).sqrt())
+        return float((self.values[self.rank :].square().sum() / max(self.spare * (self.outputs - self.rank), 1)).sqrt())
 
     @property
     def gap(self) -> float:
@@ -59,15 +66,28 @@ class Subspace:
         Pastur 1967); those of rounding errors and of a layer's own inputs spread wider.
         """
         quarter = len(self.values) // 4
-        if not 0 < quarter < self.outputs or self.outputs < len(self.values) or float(self.values[-1]) == 0.0:
+        if not QUARTER <= quarter < self.outputs or self.outputs < len(self.values) or float(self.values[-1]) == 0.0:
             return False
         low, high = self.outputs**0.5 - quarter**0.5, self.outputs**0.5 + quarter**0.5
         return bool(float(self.values[-quarter]) <= float(self.values[-1]) * high / low)
 
     @property
+    def stands_out(self) -> bool:
+        """Whether the gap at the rank is `STEPS` times wider than the steps behind it, as in front of noise."""
+        held = self.values[self.rank : min(len(self.values), self.outputs)]
+        behind = held[held > 0].log10()
+        return len(behind) > 1 and self.gap > STEPS * float((behind[:-1] - behind[1:]).median())
+
+    @property
+    def room(self) -> float:
+        """Decades by which few random inputs pass: a distance in q dimensions is x times smaller than usual with chance x^-q."""
+        return self.spare * math.log10(max(self.nearest, 1.0)) / 2
+
+    @property
     def separates(self) -> bool:
-        """Whether decoys lie so far out that the threshold has its margin on either side."""
-        return self.spare > 0 and self.nearest > SEPARATION**2
+        """Whether decoys lie so far that the threshold has a margin on both sides; a narrow one needs a clear gap, and room."""
+        narrow = self.nearest > SEPARATION**2 and self.stands_out and self.room > ROOM
+        return self.spare > 0 and (self.nearest > CLEAR or narrow)
 
     def ratio(self, rows: Tensor) -> Tensor:
         """How many times farther outside the span each row (n, D) lies than noise would carry a member: (n,).
@@ -103,12 +123,14 @@ class Subspace:
         return Subspace(self.basis, self.values, self.rank, self.outputs, self.unit, threshold, nearest)
 
 
-def subspace_of(gradient: Tensor, unit: float) -> Subspace:
+def subspace_of(gradient: Tensor, unit: float, decoys: Tensor | None = None, *, drifted: bool = False) -> Subspace:
     """The span of a gradient's columns, its rank where the singular values fall most steeply.
 
     Args:
         gradient: (D, M), float64.
         unit: unit roundoff of the client's arithmetic.
+        decoys: (n, D) inputs of other texts; what no input ever holds (its mean, behind a LayerNorm without shift) is no gap.
+        drifted: the gradient is a sum over steps between which the inputs moved (`rank_of`).
     """
     width, outputs = gradient.shape
     if outputs > 2 * width:  # the factor R^T of G^T = Q R has the same left singular vectors and values
@@ -116,10 +138,18 @@ def subspace_of(gradient: Tensor, unit: float) -> Subspace:
     basis, found, _ = torch.linalg.svd(gradient, full_matrices=True)
     values = gradient.new_zeros(width)
     values[: len(found)] = found
-    return Subspace(basis, values, rank_of(found, unit), outputs, unit)
+    held = min(len(found), width if decoys is None else _held(basis, decoys))
+    return Subspace(basis, values, rank_of(found[:held], unit, drifted=drifted), outputs, unit)
 
 
-def rank_of(values: Tensor, unit: float) -> int:
+def _held(basis: Tensor, decoys: Tensor) -> int:
+    """How many leading directions (columns of `basis`) remain when the last ones, in which no input differs from 0, are left."""
+    reach = (decoys @ basis).norm(dim=0)
+    kept = (reach > EMPTY * reach.max()).nonzero()
+    return int(kept.max()) + 1 if len(kept) else 0
+
+
+def rank_of(values: Tensor, unit: float, *, drifted: bool = False) -> int:
     """The rank that descending singular values show; 0 where all are zero.
 
     It ends at a gap. Only gaps above the rounding floor (unit roundoff times the largest value) count, since values below it
@@ -129,6 +159,8 @@ def rank_of(values: Tensor, unit: float) -> int:
     Args:
         values: singular values of a matrix with rounding errors.
         unit: unit roundoff of the arithmetic that made it.
+        drifted: the inputs moved between the gradients that were added up: behind the gap lie powers of the learning rate with
+            gaps of their own, so the widest one is taken, and none of the last `SPARE`.
     """
     if len(values) == 0 or float(values[0]) == 0.0:
         return 0
@@ -136,4 +168,6 @@ def rank_of(values: Tensor, unit: float) -> int:
     gaps = (logs[:-1] - logs[1:]) * (values[:-1] > unit * values[0])
     if not bool((gaps > 0).any()):
         return len(values)
+    if drifted and len(gaps) > SPARE:
+        return int(gaps[:-SPARE].argmax()) + 1
     return int((gaps >= gaps.max() / 2).nonzero().max()) + 1

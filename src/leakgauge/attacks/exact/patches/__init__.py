@@ -1,0 +1,1 @@
+"""Pictures from networks that cut them into patches and add a learnable position embedding."""
