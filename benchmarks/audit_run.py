@@ -65,7 +65,7 @@ def _seconds(moment: str) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cells", type=int, default=60, help="closed forms, for the overhead")
-    parser.add_argument("--searches", type=int, default=16, help="equal searches, for the gain")
+    parser.add_argument("--searches", type=int, default=24, help="equal searches, for the gain")
     parser.add_argument("--no-ray", action="store_true")
     given = parser.parse_args()
     kinds: list[tuple[str, Run]] = [("processes", on_processes)] + ([] if given.no_ray else [("Ray, local", on_ray)])

@@ -13,12 +13,14 @@ import pytest
 from grid_examples import grid
 from report_examples import one_rebuilt
 
+from leakgauge.audit.audit import AuditReport
 from leakgauge.audit.folder import save_record
 from leakgauge.audit.run.result import CellResult
 from leakgauge.audit.store.store import Store
 from leakgauge.cli.app import main
 from leakgauge.cli.compare import parse_growth, with_default_rule
 from leakgauge.errors import OptionError
+from leakgauge.report.reporters import audit_html, audit_json
 
 PLAN = {"name": "ward 7", "data": ["demo:cat"], "models": ["lenet-dlg"], "attacks": ["dlg"], "verdict": {"resamples": 500}}
 
@@ -98,6 +100,17 @@ def test_redaction_holds_for_every_file(run: str, tmp_path: Path) -> None:
         text = Path(file).read_text(encoding="utf-8")
         for secret in ("scan-", "clinic", "P50"):
             assert secret not in text, (file, secret)
+
+
+def test_the_reporters_of_the_registry_write_the_same_page(run: str, tmp_path: Path) -> None:
+    report = AuditReport.load(run)
+    audit_html()(report, tmp_path / "plain.html")
+    audit_html(redact=True)(report, tmp_path / "redacted.html")
+    audit_json(redact=True)(report, tmp_path / "out.json")
+    assert main(["report", run, "--html", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "plain.html").read_bytes() == (tmp_path / "again.html").read_bytes()
+    assert "This page is redacted" in (tmp_path / "redacted.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["verdict"]["redacted"] is True
 
 
 @pytest.mark.parametrize(

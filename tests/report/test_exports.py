@@ -57,6 +57,12 @@ def test_csv_reads_back(found: Findings, tmp_path: Path) -> None:
         assert row["attack"] == line["attack"]
 
 
+def test_a_name_that_is_no_text_is_written_all_the_same(tmp_path: Path) -> None:
+    one = played(Cell("d", "m", "dlg", 0), scene(1)[None], 0.1, names=["scan-\udcff.png"], patients=["x"])
+    write_csv(lines_of(findings([one])), tmp_path / "cells.csv")
+    assert "scan-\\udcff.png" in (tmp_path / "cells.csv").read_text(encoding="utf-8")
+
+
 def test_csv_writes_exact_pictures_and_never_a_formula() -> None:
     cell = Cell("=HYPERLINK(1)", "m", "dlg", 0)
     one = played(cell, scene(1)[None], 0.0, names=["+cmd|' /C calc'!A0"], patients=["@x"])

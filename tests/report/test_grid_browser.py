@@ -162,6 +162,7 @@ def test_axe_finds_no_violation(browser: Any, small: Path, name: str, scheme: st
     context.close()
 
 
+@pytest.mark.slow
 def test_axe_finds_no_violation_in_500_cells(page: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     found = axe.run(page)

@@ -206,3 +206,20 @@ def test_the_same_findings_give_the_same_bytes(found: Findings, text: str) -> No
     )
     assert render_grid_page(again, date="2026-11-21") == text
     assert LEVELS[0].pixels > LEVELS[-1].pixels
+
+
+def test_diagnostic_figures_are_marked_wherever_they_stand() -> None:
+    results = []
+    for result in grid(seeds=1):
+        record = result.record
+        if record is not None and result.cell.attack == "dlg":
+            record = replace(record, conditions=replace(record.conditions, realistic=False))
+        results.append(replace(result, record=record))
+    page = build_grid_page(findings(results))
+    assert {view.kind for view in page.cells if view.axes["attack"] == "dlg" and view.level} == {"diagnostic"}
+    places = [place for matrix in page.matrices for _, row in matrix.rows for place in row if place.cell]
+    marked = {place.cell for place in places if place.level.endswith("(diagnostic)")}
+    assert marked == {place.cell for place in places if page.cells[place.cell - 1].axes["attack"] == "dlg"}
+    assert any("diagnostic" in line for line in page.front.coverage)
+    assert {row.cells[-1] for row in page.groups if row.name == "dlg"} == {"diagnostic"}
+    assert "Diagnostic cells" in page.tradeoffs[0].caption

@@ -44,6 +44,12 @@ def report_command(
             show_default=False,
         ),
     ] = None,
+    reporters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with", metavar="NAME=FILE", help="What a plug-in's reporter writes; may be repeated.", show_default=False
+        ),
+    ] = None,
     patterns: Annotated[
         str | None,
         typer.Option(
@@ -60,23 +66,63 @@ def report_command(
 
     rules = [parse_rule(text) for text in fail_if or ()]
     files = {"html": html, "json": json_file, "csv": csv, "parquet": parquet, "latex": latex, "junit": junit, "annex": annex}
-    for file in files.values():
+    others = [_reporter(text) for text in reporters or ()]
+    for file in (*files.values(), *(file for _, file in others)):
         if file is not None:
             output_file(file)
+    _write_others(folder, others, redact)
     if is_run(folder):
         if patterns is not None:
             raise OptionError("--patterns goes with folders of records; the page over an audit counts no spans.")
-        _report_audit(folder, files, redact, rules)
+        _report_audit(folder, files, redact, rules, quiet=bool(others))
         return
     for name in ("latex", "junit", "annex"):
         if files[name] is not None:
             raise OptionError(
                 f"--{name} is made from an audit, and {folder!r} is none; expected a folder that `leakgauge audit` wrote."
             )
-    _report_records(folder, files, redact, rules, patterns)
+    _report_records(folder, files, redact, rules, patterns, quiet=bool(others))
 
 
-def _report_records(folder: str, files: dict[str, str | None], redact: bool, rules: Sequence[Rule], patterns: str | None) -> None:
+def _reporter(text: str) -> tuple[str, str]:
+    """'NAME=FILE' into both.
+
+    Raises:
+        OptionError: if it is not that, or no reporter of that name is installed.
+    """
+    from leakgauge.registry import find
+
+    name, sign, file = text.partition("=")
+    if not sign or not file.strip():
+        raise OptionError(f"--with {text!r} names no file; expected NAME=FILE, such as html=page.html.")
+    find("reporters", name.strip())
+    return name.strip(), file.strip()
+
+
+def _write_others(folder: str, others: Sequence[tuple[str, str]], redact: bool) -> None:
+    """What reporters by name write: of records, or of an audit where the reporter is one for audits."""
+    from leakgauge.audit.folder import load_records
+    from leakgauge.cli.console import say
+    from leakgauge.cli.run_folder import is_run, load_findings
+    from leakgauge.registry import make
+    from leakgauge.report.reporters import AUDITS
+
+    for name, file in others:
+        write = make("reporters", name, redact=redact)
+        if not is_run(folder):
+            if name in AUDITS:
+                raise OptionError(f"--with {name} goes with an audit, and {folder!r} is none.")
+            write(load_records(folder), file)
+        else:
+            findings = load_findings(folder)
+            records = [result.record for result in findings.results if result.record is not None]
+            write(findings if name in AUDITS else records, file)
+        say(f"{name}: {file}")
+
+
+def _report_records(
+    folder: str, files: dict[str, str | None], redact: bool, rules: Sequence[Rule], patterns: str | None, *, quiet: bool
+) -> None:
     from leakgauge.audit.architecture import load_architectures
     from leakgauge.audit.folder import load_records
     from leakgauge.cli.console import result_console, say
@@ -100,14 +146,14 @@ def _report_records(folder: str, files: dict[str, str | None], redact: bool, rul
         from leakgauge.report.redaction import scrub_text
 
         _write_tables(lines_of_records(scrub_text(records) if redact else records), files)
-    if not any(files.values()):
+    if not any(files.values()) and not quiet:
         from leakgauge.report.terminal import print_report
 
         print_report(records, result_console(), wanted)
     _judge(rules, lambda rule: breaches(records, rule))
 
 
-def _report_audit(folder: str, files: dict[str, str | None], redact: bool, rules: Sequence[Rule]) -> None:
+def _report_audit(folder: str, files: dict[str, str | None], redact: bool, rules: Sequence[Rule], *, quiet: bool) -> None:
     from leakgauge.cli.console import result_console, say
     from leakgauge.cli.rules import audit_breaches
     from leakgauge.cli.run_folder import load_findings
@@ -149,7 +195,7 @@ def _report_audit(folder: str, files: dict[str, str | None], redact: bool, rules
 
         write_junit(shown, files["junit"], [(str(rule), [str(one) for one in audit_breaches(shown, rule)]) for rule in rules])
         say(f"JUnit: {files['junit']}")
-    if not any(files.values()):
+    if not any(files.values()) and not quiet:
         from leakgauge.report.grid.terminal import print_findings
 
         print_findings(shown, result_console())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Reporter = Callable[[Sequence[Record], "str | Path"], None]
 AuditReporter = Callable[[Any, "str | Path"], None]
+AUDITS = ("audit-html", "audit-json")  # those that take a whole audit instead of its records
 
 
 def html(redact: bool = False) -> Reporter:

@@ -171,11 +171,13 @@ def test_patients_have_the_worst_of_their_records() -> None:
         held = line_up(name, truth, spread(25), patient=patient, others=[f"{name}-{k}" for k in range(25)])
         return result(a_cell(f"folder:x?indices={name}"), [9.0], [held])
 
-    found = judge([of("a", AMID, "p1"), of("b", NEAR, "p1"), of("c", AMID, "p2"), of("d", AMID, "")], resamples=200).patients
-    assert [(entry.patient, entry.verdict, entry.identified, len(entry.records)) for entry in found] == [
+    found = judge([of("a", AMID, "p1"), of("b", NEAR, "p1"), of("c", AMID, "p2"), of("d", AMID, "")], resamples=200)
+    assert [(entry.patient, entry.verdict, entry.identified, len(entry.records)) for entry in found.patients] == [
         ("p1", "identified", 1, 2),
         ("p2", "not found", 0, 1),
     ]
+    assert "1 of 2 patients has an identified record." in found.sentence
+    assert "p1" not in found.sentence
 
 
 def test_rounds_by_themselves_and_together() -> None:
@@ -187,6 +189,7 @@ def test_rounds_by_themselves_and_together() -> None:
         ("trained:rounds=5", 0),
     ]
     assert found.records[0].verdict == "identified"
+    assert "over 2 states of the network together; each by itself identifies 1, 0." in found.sentence
     assert judge([early], resamples=200).rounds == ()
 
 

@@ -15,10 +15,15 @@ from verdict_cases import cell, record
 from leakgauge.audit.making import example_scores
 from leakgauge.audit.record import Pictures
 from leakgauge.audit.run.result import CellResult
+from leakgauge.audit.text_record import Texts
 from leakgauge.audit.verdict.decoys import decoys_of
 from leakgauge.audit.verdict.judge import judge
 from leakgauge.audit.verdict.lineups import line_ups_of
+from leakgauge.audit.verdict.look_alikes import plain_tokens
 from leakgauge.data import load_data
+from leakgauge.data.demo_texts import TEXTS
+from leakgauge.data.text import load_texts
+from leakgauge.data.tokeniser import DEMO, load_tokeniser
 from leakgauge.measures.score import score_tensor
 from leakgauge.randomness import rng
 
@@ -98,3 +103,22 @@ def test_a_noisy_thumbnail_is_identifying_though_not_pictorial() -> None:
     assert not any(entry.psnr >= 20 for entry in found.records)
     if not found.counts["identified"]:
         assert "Taken together, though, reconstructions point to private records" in found.sentence
+
+
+def test_texts_that_come_out_are_identified_and_public_words_are_not() -> None:
+    """The demo's notes, with half of the words right, and with the words of other notes."""
+    reader = load_tokeniser(DEMO)
+    everyone = [plain_tokens(text, reader) for _, text in TEXTS]
+    half, other = [], []
+    for place in range(12):
+        data = f"demo:texts?indices={place}&task=causal"
+        decoys = decoys_of(data, "auto", load_texts(data))
+        own, stranger = everyone[place], everyone[31 - place]
+        for results, guess in ((half, own[::2]), (other, stranger)):
+            texts = Texts(guess=(tuple(f" {token}" for token in guess),), truth=(tuple(f" {token}" for token in own),))
+            held = replace(record([0.0]), scores=(), control=None, texts=texts)
+            results.append(CellResult(cell(data), "ok", record=held, line_ups=line_ups_of(held, decoys)))
+    assert judge(half, resamples=500).counts["identified"] == 12
+    none = judge(other, resamples=500)
+    assert none.counts["identified"] == 0
+    assert not none.groups[0].identifying

@@ -84,3 +84,14 @@ def test_a_mate_that_leaks_does_not_hide_another() -> None:
     values = np.array([1e-6] * 8 + spread(19))
     assert leads(values, "mse")[0] > 10
     assert np.allclose(leads(values * 3, "mse"), leads(values, "mse"))  # the unit of a distance does not matter
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(1e-6, 1.0), min_size=2, max_size=40), st.integers(0, 3))
+def test_leads_are_what_quantiles_say(values: list[float], missing: int) -> None:
+    given_ones = np.array([*values, *[np.nan] * missing])
+    logs = np.log(values)
+    middle, upper = np.quantile(logs, (0.5, 0.84))
+    expected = (middle - logs) / max(upper - middle, 0.05)
+    assert np.allclose(leads(given_ones, "mse")[: len(values)], expected)
+    assert np.isnan(leads(given_ones, "mse")[len(values) :]).all()

@@ -38,18 +38,6 @@ def test_false_alarms_keep_the_rate() -> None:
         assert alarms <= binom.ppf(0.99, runs, 0.05)
 
 
-def test_without_what_line_ups_share_the_rate_would_not_hold() -> None:
-    """One guess for all: private examples rank low together or not at all, far more often than line-ups by themselves have it."""
-    generator, alarms, drawn = np.random.default_rng(4), 0, 0
-    for run in range(100):
-        cells, _ = played(generator, [list(range(40))], 20, "common")
-        apart = [(one.record, [line_up(one.record, one.truth, one.decoys)]) for one in cells[0][1]]
-        alarms += together(tables_of(apart), 300, rng(run)).p <= 0.05
-        drawn += together(tables_of(cells), 300, rng(run)).p <= 0.05
-    assert alarms > binom.ppf(0.99, 100, 0.05)
-    assert drawn <= binom.ppf(0.99, 100, 0.05)
-
-
 def test_counts_of_those_that_lead() -> None:
     tables = tables_of([("x", [line_up("a", 0.01, spread(19))]), ("y", [line_up("b", 0.1, spread(19))])])
     found = together(tables, 500, rng(0))

@@ -6,23 +6,20 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from leakgauge.audit.plan.cell import Cell
 from leakgauge.audit.run.result import CellResult
 from leakgauge.audit.store.encoding import DAMAGED, Encoded, decode, encode
 from leakgauge.audit.store.failures import damaged, told
 from leakgauge.audit.store.lock import RunLock
-from leakgauge.audit.store.schema import VERSION, create, migrate, version_of
-from leakgauge.audit.store.tensors import sweep, tensor_path, write_tensors
+from leakgauge.audit.store.opening import FILE, open_to_read, open_to_write
+from leakgauge.audit.store.tensors import tensor_path, write_tensors
 from leakgauge.errors import DataError
 
-FILE = "run.sqlite"
-PATIENCE = 30.0  # seconds to wait for a reader that holds the database
 AXES = ("data", "model", "state", "protocol", "threat", "defence", "attack", "seed")
 RESULT = "key, status, reason, record, line_ups, decoys, seconds, attempt, tensor_bytes"
 
@@ -51,7 +48,7 @@ class Store:
         """
         place = Path(folder).expanduser()
         with told(place):
-            return _open_to_write(place) if write else _open_to_read(place)
+            return Store(place, *open_to_write(place)) if write else Store(place, open_to_read(place), None)
 
     @staticmethod
     def is_one(folder: str | Path) -> bool:
@@ -277,80 +274,6 @@ class Store:
                 raise
 
 
-def _open_to_write(folder: Path) -> Store:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = RunLock(folder)
-    try:
-        connection = _connected(sqlite3.connect(folder / FILE, timeout=PATIENCE, isolation_level=None))
-        try:
-            version = _version(folder, connection)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            if version is None:
-                create(connection)
-            elif version < VERSION:
-                migrate(connection, version)
-            sweep(folder)
-        except BaseException:
-            connection.close()
-            raise
-    except BaseException:
-        lock.release()
-        raise
-    return Store(folder, connection, lock)
-
-
-def _open_to_read(folder: Path) -> Store:
-    file = folder / FILE
-    if not file.is_file():
-        raise DataError(f"There is no run in {str(folder)!r}; expected {FILE}, as `leakgauge audit` writes it.")
-    try:
-        store = _reader(folder, "mode=ro")
-    except sqlite3.OperationalError:
-        # In a folder that may not be written to SQLite can make no files beside the database. Without a journal there is
-        # nothing in them either; with one, reading past it would leave out the latest results.
-        journal = file.with_name(f"{FILE}-wal")
-        if journal.is_file() and journal.stat().st_size:
-            raise
-        store = _reader(folder, "mode=ro&immutable=1")
-    return store
-
-
-def _reader(folder: Path, options: str) -> Store:
-    uri = f"file:{quote(str((folder / FILE).resolve()))}?{options}"
-    connection = _connected(sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None))
-    try:
-        version = _version(folder, connection)
-        if version is None:
-            raise damaged(folder, "it holds no tables")
-        if version < VERSION:  # an older layout is read through a copy in memory, and its file left as it is
-            copy = _connected(sqlite3.connect(":memory:", isolation_level=None))
-            connection.backup(copy)
-            connection.close()
-            connection = copy
-            migrate(connection, version)
-    except BaseException:
-        connection.close()
-        raise
-    return Store(folder, connection, None)
-
-
-def _connected(connection: sqlite3.Connection) -> sqlite3.Connection:
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
-
-
-def _version(folder: Path, connection: sqlite3.Connection) -> int | None:
-    version = version_of(connection)
-    if version is not None and version > VERSION:
-        raise DataError(
-            f"The store in {str(folder)!r} was written by a newer leakgauge (its layout is {version}, and this one knows "
-            f"{VERSION}); upgrade leakgauge, or give another folder."
-        )
-    return version
-
-
 def _axes(cell: Cell) -> tuple[Any, ...]:
     entries = cell.to_json()
     return tuple(_text(entries[name]) if isinstance(entries[name], dict) else entries[name] for name in AXES)
@@ -362,8 +285,3 @@ def _text(entries: Any) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def with_key(encoded: Encoded, key: str) -> Encoded:
-    """The same result under the key that the plan has for its cell."""
-    return replace(encoded, key=key)

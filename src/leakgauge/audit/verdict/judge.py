@@ -44,12 +44,13 @@ def judge(results: Sequence[CellResult], *, false_alarm: float = 0.05, resamples
     records = tuple(verdicts.values())
     groups, controls = groups_of(results, false_alarm, resamples, seed)
     change = best_change(results, false_alarm)
+    patients, rounds = patients_of(records), rounds_of(results, false_alarm)
     text = change.text if change else ""
     return Judgement(
-        sentence=overall(records, groups, text),
+        sentence=overall(records, groups, text, patients, rounds),
         records=records,
-        patients=patients_of(records),
-        rounds=rounds_of(results, false_alarm),
+        patients=patients,
+        rounds=rounds,
         groups=groups,
         worst=min(records, key=severity, default=None),
         change=text,

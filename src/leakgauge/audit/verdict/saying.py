@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from leakgauge.audit.record import ABOVE_CONTROL_DB, PARTLY_DB, REBUILT_DB
 from leakgauge.audit.run.result import CellResult
 from leakgauge.audit.verdict.decoys import ALONE
-from leakgauge.audit.verdict.judgement import GroupVerdict, RecordVerdict
+from leakgauge.audit.verdict.judgement import GroupVerdict, PatientVerdict, RecordVerdict, RoundVerdict
 from leakgauge.audit.verdict.records import level_text, rank_text
 from leakgauge.audit.verdict.sightings import fewest_decoys
 from leakgauge.audit.verdict.words import IDENTIFIED, INCOMPLETE, NOT_FOUND, NOT_FOUND_SENTENCE, ORDER, PARTLY, UNATTACKABLE
@@ -17,7 +17,13 @@ UNREAD = "Not testable: "
 DECOYS_UNFIT = 0.01  # a control that reaches this p, which sees no update, shows that decoys are no look-alikes
 
 
-def overall(records: Sequence[RecordVerdict], groups: Sequence[GroupVerdict], change: str) -> str:
+def overall(
+    records: Sequence[RecordVerdict],
+    groups: Sequence[GroupVerdict],
+    change: str = "",
+    patients: Sequence[PatientVerdict] = (),
+    rounds: Sequence[RoundVerdict] = (),
+) -> str:
     """The judgement in a few sentences, worst first, by stated rules."""
     total = len(records)
     if not total:
@@ -39,6 +45,12 @@ def overall(records: Sequence[RecordVerdict], groups: Sequence[GroupVerdict], ch
         lines.append(f"{_records(len(found), total)} identified{only}.")
     else:
         lines.append(f"None of {_of(total)} is identified.")
+    if patients:
+        hit = sum(entry.verdict == IDENTIFIED for entry in patients)
+        lines.append(f"{hit} of {len(patients)} patients {'has' if hit == 1 else 'have'} an identified record.")
+    if rounds:
+        apart = ", ".join(str(entry.counts[IDENTIFIED]) for entry in rounds)
+        lines.append(f"That is over {len(rounds)} states of the network together; each by itself identifies {apart}.")
     pointing = [group for group in groups if group.identifying]
     if pointing and not found:
         group = max(pointing, key=lambda one: one.first / one.line_ups)

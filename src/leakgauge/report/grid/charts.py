@@ -46,6 +46,12 @@ def tradeoff_charts(sightings: Found) -> tuple[Chart, ...]:
     return tuple(made)
 
 
+def _diagnostic(found: Sequence[Sighting]) -> str:
+    """A warning where diagnostic cells are among these."""
+    mixed = any(not one.record.conditions.realistic for one in found)
+    return " Diagnostic cells, whose attacker had more than a real server has, are among them." if mixed else ""
+
+
 def _of_kind(sightings: Found, texts: bool) -> list[Sighting]:
     every = [one for found in sightings.values() for one in found if is_text(one.record) is texts]
     return [one for one in every if not math.isnan(level_value(one.score))]
@@ -92,7 +98,8 @@ def _multiples(found: Sequence[Sighting], differing: Sequence[str], texts: bool)
     unit = "50 per cent" if texts else "20 and 30 dB"
     left = f" The first {PANELS} of {len(panels)} conditions are drawn." if len(panels) > PANELS else ""
     caption = (
-        f"One dot is one private record in one cell; the upright bar is the control's median, the dotted lines are {unit}. "
+        f"One dot is one private record in one cell, hollow where the attacker had more than a real server has. "
+        f"The upright bar is the control's median, the dotted lines are {unit}. "
         f"{'' if texts else 'From 60 dB on all is drawn at 60 dB. '}Seeds and all else that differs lie in one line.{left}"
     )
     title = f"Every attempt by attack{f' and {axis_name(axis).lower()}' if axis else ''}" + (" (texts)" if texts else "")
@@ -106,7 +113,19 @@ def _line(axes: Axes, line: int, members: Sequence[Sighting], flat: bool) -> Non
     values = [_drawn(level_value(one.score)) for one in members]
     spread = [0.22 * math.sin(12.9898 * place) for place in range(len(values))]  # the same shift every time
     heights = [line + shift for shift in spread] if len(values) > 1 else [float(line)]
-    axes.scatter(values, heights, s=11, color=colour(line), alpha=0.65, linewidths=0, zorder=2, rasterized=flat)
+    for realistic in (True, False):
+        kept = [place for place, one in enumerate(members) if one.record.conditions.realistic is realistic]
+        axes.scatter(
+            [values[place] for place in kept],
+            [heights[place] for place in kept],
+            s=11,
+            facecolors=colour(line) if realistic else "none",
+            edgecolors="none" if realistic else colour(line),
+            alpha=0.65 if realistic else 1,
+            linewidths=0 if realistic else 0.8,
+            zorder=2,
+            rasterized=flat,
+        )
     controls = [control_score(one.record, one.score.index) for one in members]
     known = [_drawn(level_value(score)) for score in controls if score is not None and not math.isnan(level_value(score))]
     if known:
@@ -143,7 +162,7 @@ def _defences(found: Sequence[Sighting], texts: bool) -> Chart | None:
     caption = (
         "One dot is one private record: the best that any attack, seed or other condition reached on it behind this defence. The "
         "bar is the median with its 95 % bootstrap interval over records. What a defence costs in accuracy this grid does not "
-        "measure; the command 'leakgauge tradeoff' does."
+        f"measure; the command 'leakgauge tradeoff' does.{_diagnostic(found)}"
     )
     name = "defences-texts" if texts else "defences"
     return chart(name, "The strongest attack behind each defence", alt + ".", caption, (7.6, 3.6), draw)
@@ -179,7 +198,10 @@ def _accuracy(found: Sequence[Sighting], texts: bool) -> Chart | None:
         f"{name}: " + ", ".join(f"accuracy {accuracy:g} %, median {_figure(value, texts)}" for accuracy, value in line)
         for name, line in lines.items()
     )
-    caption = "Medians over private records of the best that any attack reached, by the accuracy of the model that was attacked."
+    caption = (
+        "Medians over private records of the best that any attack reached, by the accuracy of the model that was attacked."
+        f"{_diagnostic(found)}"
+    )
     name = "accuracy-texts" if texts else "accuracy"
     return chart(name, "Leakage against the accuracy of the model", alt + ".", caption, (7.6, 3.4), draw)
 

@@ -96,12 +96,17 @@ def _matrix(view: RecordView, found: Sequence[Sighting], differing: Sequence[str
             shown = pictures_of_sighting(best, pixels, redacted)
             original = original or next((picture for picture in shown if picture.what == ORIGINAL and picture.uri), None)
             picture = next((picture for picture in shown if picture.what == RECONSTRUCTION), None)
-            places.append(Place(picture, level_of(best.score), best.number))
+            places.append(Place(picture, _level(best), best.number))
         rows.append((name, tuple(places)))
     cut = max(0, len(names) - MOST_DOWN), max(0, len(columns) - MOST_ACROSS)
     left_out = f"{cut[0]} rows and {cut[1]} columns are left out here; the table of cells has all." if any(cut) else ""
     heading, top = (axis_name(axis) if axis else "" for axis in (down, across))
     return Matrix(view.title, heading, top, tuple(columns[:MOST_ACROSS]), tuple(rows), original, left_out)
+
+
+def _level(sighting: Sighting) -> str:
+    diagnostic = "" if sighting.record.conditions.realistic else " (diagnostic)"
+    return f"{level_of(sighting.score)}{diagnostic}"
 
 
 def _values(found: Sequence[Sighting], axis: str) -> list[str]:

@@ -39,16 +39,17 @@ def print_findings(findings: Findings, console: Console) -> None:
             "Record", "Verdict", "Rank", "Corrected p", title="Private records, the most exposed first", title_justify="left"
         )
         for number, entry in exposed[:MOST]:
+            verdict = entry.verdict if entry.realistic else f"{entry.verdict} (diagnostic)"
             rank = f"{entry.rank} of {entry.decoys + 1}" if entry.rank else "not tested"
-            table.add_row(f"{number} {entry.name}".strip(), entry.verdict, rank, chance(entry.adjusted))
+            table.add_row(Text(f"{number} {entry.name}".strip()), verdict, rank, chance(entry.adjusted))
         console.print(table)
         if len(exposed) > MOST:
             console.print(Text(f"and {count(len(exposed) - MOST, 'more record')}"))
     rows = group_rows(findings)
     if rows:
-        table = Table(*HEADINGS[:6], title="Attacks and defences", title_justify="left")
+        table = Table(*HEADINGS[:6], HEADINGS[-1], title="Attacks and defences", title_justify="left")
         for row in rows[:MOST]:
-            table.add_row(*(Text(text) for text in (row.name, *row.cells[:5])))
+            table.add_row(*(Text(text) for text in (row.name, *row.cells[:5], row.cells[-1])))
         console.print(table)
     for line in judgement.not_testable:
         console.print(Text(sentence(line)))

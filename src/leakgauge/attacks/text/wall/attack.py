@@ -75,7 +75,7 @@ class EmbeddingRows(Attack):
 
 @described(
     needs="a causal classifier, and the gradients of its token embedding (apart from the head) and position embedding",
-    source="our own, from the sums that embedding gradients are",
+    source="our own, 2026: docs/text-wall.md",
 )
 def embedding_rows() -> EmbeddingRows:
     """Reads texts past the rank wall from the sums in the rows of both embedding gradients; approximate."""
