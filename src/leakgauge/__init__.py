@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from leakgauge.attacks.matching.starts import Noise as Noise
     from leakgauge.attacks.matching.starts import Uniform as Uniform
     from leakgauge.attacks.run import attack as attack
+    from leakgauge.audit.audit import Audit as Audit
+    from leakgauge.audit.audit import AuditReport as AuditReport
     from leakgauge.audit.filters.record import FilterAudit as FilterAudit
     from leakgauge.audit.filters.run import audit_filter as audit_filter
     from leakgauge.audit.guard.guard import Decision as Decision
@@ -122,6 +124,8 @@ __version__ = "0.1.0"
 _WHERE = {
     "Adam": "leakgauge.attacks.matching.search.adam",
     "Attack": "leakgauge.attacks.base",
+    "Audit": "leakgauge.audit.audit",
+    "AuditReport": "leakgauge.audit.audit",
     "BFloat16": "leakgauge.defences.compression",
     "Batch": "leakgauge.truth.batch",
     "BatchNormPrior": "leakgauge.attacks.matching.priors",
@@ -220,6 +224,8 @@ __all__ = [
     "SVT",
     "Adam",
     "Attack",
+    "Audit",
+    "AuditReport",
     "BFloat16",
     "Batch",
     "BatchNormPrior",

@@ -1,4 +1,4 @@
-"""Finding attacks, defences, measures and reporters by name, through entry points. Built-ins use the same door.
+"""Finding attacks, defences, measures, links and reporters by name, through entry points. Built-ins use the same door.
 
 A plug-in package declares, in its pyproject.toml:
 
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from leakgauge.errors import OptionError, did_you_mean
 
-KINDS = ("attacks", "defences", "measures", "reporters", "filters")
+KINDS = ("attacks", "defences", "measures", "links", "reporters", "filters")
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
 

@@ -118,6 +118,17 @@ def test_a_mistake_is_named_with_its_key(changes: dict[str, Any], words: str) ->
     assert "\n" not in text
 
 
+def test_a_mistake_in_a_file_is_named_with_its_line(plan_file: Path) -> None:
+    plan_file.write_text(TEXT.replace("count = 2", "cuont = 2"), encoding="utf-8")
+    with pytest.raises(
+        OptionError, match=r"^clinic.toml, line 12: clients\[1\] has the unknown key 'cuont'. Did you mean 'count'"
+    ):
+        read_plan(plan_file)
+    plan_file.write_text(TEXT, encoding="utf-8")
+    with pytest.raises(OptionError, match=r"^--set 'rounds=0': rounds is 0; expected a number >= 1"):
+        read_plan(plan_file, ["rounds=0"])
+
+
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(OptionError, match="The plan lacks the key 'model'"):
         parse_plan({name: value for name, value in table().items() if name != "model"})

@@ -55,6 +55,7 @@ class Case:
         series: membership in a sweep.
         model_name: of a module that is handed over.
         command: what makes the record again, where `reproduce` cannot know.
+        measures: more measures of pictures, 'NAME:k=v' each.
     """
 
     model: str | nn.Module
@@ -75,6 +76,7 @@ class Case:
     series: Series | None = None
     model_name: str = ""
     command: str = ""
+    measures: tuple[str, ...] = ()
 
 
 def run_case(
@@ -84,6 +86,7 @@ def run_case(
     cancelled: Callable[[], bool] | None = None,
     progress: Callable[[Progress], None] | None = None,
     keep_unsupported: bool = False,
+    batch: Batch | None = None,
 ) -> Record:
     """Plays the whole line: client, defence, observation, attack, score and control.
 
@@ -93,12 +96,14 @@ def run_case(
         cancelled: polled during the attack; True ends it with what was best so far.
         progress: called now and then.
         keep_unsupported: return a record that states the reason where the attack does not apply, instead of raising.
+        batch: what the case's data name, where it is loaded already.
 
     Raises:
         UnsupportedError, KnowledgeError: if the attack does not apply, unless `keep_unsupported`.
         LeakgaugeError: for a name, option or picture that cannot be used.
     """
-    batch = load_batch(case.data, name_of(case)) if isinstance(case.data, str) else case.data
+    if batch is None:
+        batch = load_batch(case.data, name_of(case)) if isinstance(case.data, str) else case.data
     model = network_of(case, batch)
     check_network(model, batch, name_of(case))
     name, options = attack_call(case.attack)
@@ -157,6 +162,7 @@ def scored(case: Case, seen: Observation, guess: Reconstruction, batch: Batch, d
         device=device.partition(":")[0],
         identity=(case.data if isinstance(case.data, str) else batch.names, case.attack),
         tokeniser=tokeniser_of(case, seen),
+        measures=case.measures,
     )
 
 
@@ -227,8 +233,9 @@ def attack_call(text: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def reproduce(case: Case) -> str:
-    """The two commands that make a case's record again; '' where model, data or loss were handed over as objects."""
+def reproduce(case: Case, weights: str = "") -> str:
+    """The two commands that make a case's record again, with the weights of a file where one is named; '' where model, data or
+    loss were handed over as objects."""
     if not (isinstance(case.model, str) and isinstance(case.data, str) and isinstance(case.loss, str)):
         return ""
     model = [case.model]
@@ -237,6 +244,7 @@ def reproduce(case: Case) -> str:
     if case.num_classes:
         model += ["--classes", str(case.num_classes)]
     capture = ["leakgauge", "capture", *model, "--data", case.data, "--out", "client.safetensors"]
+    capture += ["--weights", weights] if weights else []
     capture += _training_flags(case.training) + (["--loss", case.loss] if case.loss != "cross_entropy" else [])
     for defence in case.defences:
         capture += ["--defence", defence if isinstance(defence, str) else _defence_call(defence)]

@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from leakgauge.audit.measured import Measured
 from leakgauge.audit.record import Conditions, Control, ExampleScore, Pictures, Record, Score, Series, finite
 from leakgauge.audit.text_record import TextConditions, Texts, TextScore, Tokens
 from leakgauge.core.reconstruction import LayerReport
@@ -24,7 +25,7 @@ FORMAT = 1
 RECORDS = "records"
 RECORD_FILE = "record.json"
 PICTURE_FILE = "pictures.safetensors"
-LATER = {"layers": (), "radius": None, "texts": None}  # entries that records written by earlier versions lack
+LATER = {"layers": (), "radius": None, "texts": None, "measured": ()}  # entries that records written by earlier versions lack
 
 
 def save_record(record: Record, directory: str | Path, *, order: int | None = None) -> Path:
@@ -109,6 +110,7 @@ def record_to_json(record: Record) -> dict[str, Any]:
     entries["series"] = asdict(record.series) if record.series else None
     entries["layers"] = [asdict(layer) for layer in record.layers]
     entries["texts"] = asdict(record.texts) if record.texts else None
+    entries["measured"] = [asdict(measured) for measured in record.measured]
     strict: dict[str, Any] = strict_json(entries)
     return strict
 
@@ -137,6 +139,7 @@ def record_from_json(entries: Mapping[str, Any], pictures: Pictures | None = Non
         "layers": tuple(_layer(layer) for layer in given["layers"]),
         "radius": _number(given["radius"]),
         "texts": given["texts"] and _texts(given["texts"]),
+        "measured": tuple(_measured(entry) for entry in given["measured"]),
     }
     for name in ("key", "title", "attack", "outcome", "outcome_text", "cause", "bound", "reproduce"):
         if not isinstance(given[name], str):
@@ -200,6 +203,11 @@ def strict_json(value: Any) -> Any:
 
 def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
+
+
+def _measured(entries: Mapping[str, Any]) -> Measured:
+    values = tuple(_number(value) for value in entries["values"])
+    return Measured(str(entries["name"]), str(entries["unit"]), bool(entries["higher_is_better"]), values)
 
 
 def _layer(entries: Mapping[str, Any]) -> LayerReport:

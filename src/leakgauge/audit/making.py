@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from leakgauge.attacks.control import control_pixels
 from leakgauge.audit.conditions import conditions_of
+from leakgauge.audit.measured import measured_by
 from leakgauge.audit.record import Control, ExampleScore, Pictures, Record, Series
 from leakgauge.audit.text_making import text_conditions, with_texts
 from leakgauge.chain.counting import CountingBound, counting_bound_of
@@ -52,6 +53,7 @@ def record_of(
     device: str = "cpu",
     identity: object = None,
     tokeniser: Tokeniser | None = None,
+    measures: Sequence[str] = (),
 ) -> Record:
     """One attack on one observation as a record; without a batch its scores and its control stay empty.
 
@@ -69,6 +71,7 @@ def record_of(
         device: where the attack computed.
         identity: anything printable that tells this record from others with the same conditions.
         tokeniser: of texts; without one tokens are shown as numbers.
+        measures: more measures of pictures, 'NAME:k=v' each.
     """
     chosen = dict(seeds or {})
     conditions = conditions_of(
@@ -112,6 +115,8 @@ def record_of(
     )
     if isinstance(seen.spec, TextSpec):
         return with_texts(record, seen, guess, batch, tokeniser)
+    if batch is not None:
+        record = replace(record, measured=measured_by(measures, batch, guess))
     return _with_pictures(record, seen.pictures, guess, batch, frames)
 
 

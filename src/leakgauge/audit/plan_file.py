@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from leakgauge.audit.simulation.plan import SimulationPlan, check_training
+from leakgauge.audit.toml.sentences import first_problem
+from leakgauge.audit.toml.text import Source, changed, read_toml
 from leakgauge.core.callables import LOSSES
-from leakgauge.errors import DataError, LeakgaugeError, OptionError, did_you_mean
+from leakgauge.errors import LeakgaugeError, OptionError, did_you_mean
 
-EXPECTED = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "string_type": "text in quotes",
-    "bool_type": "true or false",
-    "list_type": "a list, in brackets",
-    "model_type": "a table",
-    "model_attributes_type": "a table",
-    "too_short": "at least one entry",
-}
 SHAPE = re.compile(r"[1-9]\d{0,3}(x[1-9]\d{0,3}){2}", re.IGNORECASE)
 PRIORS = ("class mean", "mean", "grey")
+UNIONS = {"attack.budget": "fast, paper, max or a whole number"}
 
 
 def read_plan(path: str | Path, settings: Sequence[str] = (), data: str | None = None) -> SimulationPlan:
@@ -41,27 +32,22 @@ def read_plan(path: str | Path, settings: Sequence[str] = (), data: str | None =
         DataError: if there is no such file, or it is no TOML.
         OptionError: for an unknown key (the nearest is suggested), a missing one, or a value that cannot be.
     """
-    file = Path(path)
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"The plan {file} is not TOML: {error}.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"The plan {file} is not text in UTF-8 ({error.reason}).") from error
-    except OSError as error:
-        raise DataError(f"The plan {file} cannot be read ({error.strerror}).") from error
-    for setting in settings:
-        _change(table, setting)
+    table, source = read_toml(path)
+    source = changed(table, source, settings)
     if data is not None:
         place = table.setdefault("data", {})
         if isinstance(place, dict):
             place |= {"source": data, "otherwise": ""}
-    table.setdefault("name", file.stem)
-    return parse_plan(table)
+    table.setdefault("name", Path(path).stem)
+    return parse_plan(table, source)
 
 
-def parse_plan(table: dict[str, Any]) -> SimulationPlan:
+def parse_plan(table: dict[str, Any], source: Source = Source()) -> SimulationPlan:  # noqa: B008 - frozen
     """The plan that a table of tables describes, checked as a whole.
+
+    Args:
+        table: as TOML has it.
+        source: where its keys stand, for the sentences.
 
     Raises:
         OptionError: as `read_plan`.
@@ -69,86 +55,13 @@ def parse_plan(table: dict[str, Any]) -> SimulationPlan:
     try:
         plan = SimulationPlan.model_validate(table)
     except ValidationError as error:
-        raise OptionError(_sentence(error)) from error
+        place, sentence = first_problem(error, SimulationPlan, UNIONS)
+        raise OptionError(source.at(place) + sentence) from error
     for problem in _problems(plan):
         raise OptionError(problem)
     check_training(plan)
     _check_calls(plan)
     return plan
-
-
-def _sentence(error: ValidationError) -> str:
-    """The first problem, unknown keys before others, since they are the likely cause of missing ones."""
-    found = sorted(error.errors(include_url=False), key=lambda entry: entry["type"] != "extra_forbidden")[0]
-    place, kind, value = tuple(found["loc"]), found["type"], found.get("input")
-    path = _path(place)
-    if kind == "extra_forbidden":
-        holder, key = _path(place[:-1]) or "The plan", str(place[-1])
-        return f"{holder} has the unknown key {key!r}.{did_you_mean(key, _keys(place[:-1]))}"
-    if kind == "missing":
-        holder = _path(place[:-1]) or "The plan"
-        return f"{holder} lacks the key {str(place[-1])!r}."
-    limits = found.get("ctx", {})
-    bounds = {
-        "greater_than_equal": ("ge", ">="),
-        "greater_than": ("gt", ">"),
-        "less_than_equal": ("le", "<="),
-        "less_than": ("lt", "<"),
-    }
-    if kind in bounds:
-        name, sign = bounds[kind]
-        expected = f"a number {sign} {limits[name]:g}" if isinstance(limits[name], int | float) else f"{sign} {limits[name]}"
-    elif kind == "literal_error":
-        expected = str(limits.get("expected", "another value"))
-    else:
-        expected = EXPECTED.get(kind, "another kind of value")
-    if any(isinstance(part, str) and part in ("str", "int", "list[str]") for part in place):
-        path = _path(tuple(part for part in place if part not in ("str", "int", "list[str]")))
-        expected = {"attack.budget": "fast, paper, max or a whole number"}.get(path, "text in quotes, or a list of texts")
-    return f"{path} is {value!r}; expected {expected}."
-
-
-def _path(place: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
-
-
-def _keys(place: tuple[int | str, ...]) -> list[str]:
-    """The keys that a table of the plan may have."""
-    model: type[BaseModel] = SimulationPlan
-    for part in place:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            kinds = [annotation, *get_args(annotation)]
-            model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _change(table: dict[str, Any], setting: str) -> None:
-    """Puts 'a.b=1' or 'clients[0].lr=0.1' into the table."""
-    path, sign, text = setting.partition("=")
-    parts = re.findall(r"[^.\[\]]+", path.strip())
-    if not sign or not parts:
-        raise OptionError(f"--set {setting!r} is no change; expected KEY=VALUE such as attack.budget=200.")
-    try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    place: Any = table
-    for part in parts[:-1]:
-        if isinstance(place, list):
-            if not part.isdigit() or int(part) >= len(place):
-                raise OptionError(f"--set {setting!r} names entry {part!r}; there are {len(place)}, from 0.")
-            place = place[int(part)]
-        elif isinstance(place, dict):
-            place = place.setdefault(part, {})
-        else:
-            raise OptionError(f"--set {setting!r} goes through {part!r}, which is no table.")
-    if not isinstance(place, dict):
-        raise OptionError(f"--set {setting!r} does not end in a key of a table.")
-    place[parts[-1]] = value
 
 
 def _problems(plan: SimulationPlan) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from leakgauge.audit.measured import Measured
 from leakgauge.audit.text_record import TextConditions, Texts, TextScore, near_text, verdict_of_text
 from leakgauge.core.reconstruction import LayerReport
 
@@ -157,6 +158,7 @@ class Record:
         layers: what each layer's equations gave, output side first; empty for attacks that solve no layers.
         radius: error radius that the attack states, as a share of the range of pixel values; NaN where it states none.
         texts: the tokens of texts; None for pictures.
+        measured: measures beyond the scores, those that were asked for by name.
     """
 
     key: str
@@ -186,6 +188,7 @@ class Record:
     layers: tuple[LayerReport, ...] = ()
     radius: float = math.nan
     texts: Texts | None = field(default=None, repr=False)
+    measured: tuple[Measured, ...] = ()
 
     @property
     def worst(self) -> Score | None:

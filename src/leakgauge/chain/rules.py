@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,7 @@ from leakgauge.chain import activations
 from leakgauge.chain.activations import Activation
 from leakgauge.chain.geometry import ConvGeometry
 from leakgauge.errors import UnsupportedError
+from leakgauge.registry import described, entry_names, make
 
 Shape = tuple[int, ...]
 
@@ -38,6 +40,7 @@ class Part:
 
 Rule = Callable[[Any, Shape, Shape], Part]  # (module, input shape, output shape), shapes without the batch
 _RULES: dict[type[nn.Module], Rule] = {}
+_BUILT_IN = "layers"
 
 
 def rule(*kinds: type[nn.Module]) -> Callable[[Rule], Rule]:
@@ -51,13 +54,30 @@ def rule(*kinds: type[nn.Module]) -> Callable[[Rule], Rule]:
     return register
 
 
+@described(needs="", source="Zhu & Blaschko 2021; Chen & Campbell 2022")
+def layers() -> dict[type[nn.Module], Rule]:
+    """Rules for torch's own layers, and those that `rule` has added."""
+    return dict(_RULES)
+
+
+@cache
+def _load_plugins() -> None:
+    """Adds what other packages register under `leakgauge.links`; a rule that is there already stays."""
+    for name in entry_names("links"):
+        if name != _BUILT_IN:
+            for kind, function in make("links", name).items():
+                _RULES.setdefault(kind, function)
+
+
 def has_rule(module: nn.Module) -> bool:
     """Whether a rule stands for the module's type or a base of it."""
+    _load_plugins()
     return any(base in _RULES for base in type(module).__mro__)
 
 
 def part_of(module: nn.Module, inputs: Shape, outputs: Shape) -> Part:
     """What a module is in a chain; unsupported, with the reason, where there is no rule."""
+    _load_plugins()
     for base in type(module).__mro__:
         if base in _RULES:
             return _RULES[base](module, inputs, outputs)

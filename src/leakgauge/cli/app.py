@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 import typer
 
 from leakgauge.cli.attack import attack_command
+from leakgauge.cli.audit import audit_command
 from leakgauge.cli.capture import capture_command
 from leakgauge.cli.check import check_command
+from leakgauge.cli.compare import compare_command, with_default_rule
 from leakgauge.cli.demo import demo_command
 from leakgauge.cli.doctor import doctor_command
 from leakgauge.cli.filter import filter_command
@@ -46,7 +48,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "filter": filter_command,
     "simulate": simulate_command,
     "tradeoff": tradeoff_command,
+    "audit": audit_command,
     "report": report_command,
+    "compare": compare_command,
     "list": list_command,
     "doctor": doctor_command,
 }
@@ -76,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Deliberate errors, wrong usage, and failures of disk or memory become one sentence on stderr; anything else is a bug of
     ours and keeps its traceback.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = with_default_rule(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(args=given, prog_name="leakgauge", standalone_mode=False)
         sys.stdout.flush()

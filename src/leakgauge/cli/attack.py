@@ -66,6 +66,10 @@ def attack_command(
             show_default=False,
         ),
     ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:k=v,..]", help="One more measure of pictures; may be repeated.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Attack a saved observation, or every one in a folder of recordings; prints what came of it."""
@@ -75,9 +79,10 @@ def attack_command(
     from leakgauge.audit.case import attack_call
     from leakgauge.audit.folder import save_record
     from leakgauge.audit.making import bound_of, record_of
+    from leakgauge.audit.measured import measures_of
     from leakgauge.audit.prior import with_picture, without_picture
     from leakgauge.audit.text_case import check_truth, tokeniser_for, with_public
-    from leakgauge.cli.expected import expected_seconds
+    from leakgauge.audit.timing import expected_seconds
     from leakgauge.cli.networks import observation_and_model, state_in_words
     from leakgauge.cli.places import output_folder
     from leakgauge.registry import make
@@ -87,6 +92,7 @@ def attack_command(
     name, options = attack_call(attack)
     chosen = make("attacks", name, **without_picture(options))
     Limits(budget, time_limit)
+    measures_of(measure or ())
     where = resolve_device(device)
     folder = output_folder(out)
     if Path(file).is_dir():
@@ -126,6 +132,7 @@ def attack_command(
         device=where.partition(":")[0],
         identity=(file.rpartition("/")[2], attack),
         tokeniser=found,
+        measures=measure or (),
     )
     save_reconstruction(guess, folder / RECONSTRUCTION)
     save_record(record, folder)
@@ -171,7 +178,7 @@ def _run(
 
 
 def _planned(chosen: object, budget: str | int) -> int | None:
-    from leakgauge.cli.expected import planned_evaluations
+    from leakgauge.audit.timing import planned_evaluations
 
     return planned_evaluations(chosen, budget)
 

@@ -58,22 +58,7 @@ def lines_of(kind: str) -> list[dict[str, Any]]:
         return [_line(entry.name, entry.description, entry.source, options=list(entry.options)) for entry in sources()]
     from leakgauge.registry import catalogue
 
-    found = [_line(entry.name, entry.summary, entry.source, entry.needs, list(entry.options)) for entry in catalogue(kind)]
-    return found or (_measures() if kind == "measures" else [])
-
-
-def _measures() -> list[dict[str, Any]]:
-    """Measures declare themselves by their class."""
-    import inspect
-
-    from leakgauge import measures
-
-    classes = [value for value in vars(measures).values() if inspect.isclass(value) and issubclass(value, measures.Measure)]
-    return [
-        _line(each.name, (inspect.getdoc(each) or "").split("\n", 1)[0], f"unit: {each.unit or 'none'}")
-        for each in sorted(classes, key=lambda each: getattr(each, "name", ""))
-        if not inspect.isabstract(each)
-    ]
+    return [_line(entry.name, entry.summary, entry.source, entry.needs, list(entry.options)) for entry in catalogue(kind)]
 
 
 def _line(name: str, summary: str, source: str, needs: str = "", options: list[str] | None = None) -> dict[str, Any]:

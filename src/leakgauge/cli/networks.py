@@ -76,40 +76,19 @@ def _agree(model: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def outputs_of(model: nn.Module, name: str, shape: tuple[int, ...]) -> int:
-    """Number of outputs, from one forward pass of a blank input.
+    """Number of outputs; raises ModelError where the network does not take inputs of this shape, or its output is no (N, K)."""
+    from leakgauge.audit import networks
 
-    Raises:
-        ModelError: if the network does not take inputs of this shape, or its output is no (N, K).
-    """
-    import torch
-
-    like = next(iter(model.parameters()), None)
-    if like is None:
-        raise ModelError(f"The model {name!r} has no parameters, so its update would be empty.")
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            output = model(torch.zeros((2, *shape), dtype=like.dtype, device=like.device))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise ModelError(f"The model {name!r} does not take inputs of shape {tuple(shape)} ({first}).") from error
-    logits = output.logits if hasattr(output, "logits") else output
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ModelError(f"The model {name!r} returns {found} for two inputs of shape {tuple(shape)}; expected (2, classes).")
-    return int(logits.shape[1])
+    return networks.outputs_of(model, name, shape)
 
 
 def check_labels(batch: Batch, outputs: int, loss: str, name: str) -> None:
     """Raises ModelError where a label has no output."""
-    if loss != "cross_entropy" or batch.labels.ndim != 1:
-        return
-    highest = int(batch.labels.max())
-    if highest >= outputs:
-        whose = f" of {batch.names[int(batch.labels.argmax())]!r}" if batch.names else ""
-        raise ModelError(
-            f"The label {highest}{whose} has no output: the model {name!r} has {outputs} classes, 0 to {outputs - 1}; "
-            f"give --classes {highest + 1} or more."
-        )
+    from leakgauge.audit.networks import label_problem
+
+    problem = label_problem(batch, outputs, loss, name, "--classes ")
+    if problem:
+        raise ModelError(problem)
 
 
 def load_weights(model: nn.Module, weights: str | None) -> None:

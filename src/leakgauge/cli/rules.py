@@ -13,6 +13,7 @@ from leakgauge.errors import OptionError, did_you_mean
 
 if TYPE_CHECKING:
     from leakgauge.audit.record import Record, Score
+    from leakgauge.report.grid.findings import Findings
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -28,7 +29,9 @@ OF_TEXTS = {
 }  # fmt: skip
 PER_EXAMPLE = ("psnr", "ssim", "mse", "mse_unclamped", "certified", "label_right", "rebuilt", *OF_TEXTS)
 PER_RECORD = ("explains", "label_accuracy")
-METRICS = (*PER_EXAMPLE, *PER_RECORD, "identified")
+OF_VERDICT = {name.replace(" ", "_"): name for name in ("identified", "partly", "incomplete")}  # of a private record of an audit
+OF_STATUS = ("failed", "timeout", "unsupported")  # of a cell of an audit
+METRICS = (*PER_EXAMPLE, *PER_RECORD, *OF_VERDICT, *OF_STATUS)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,33 @@ def breaches(records: Sequence[Record], rule: Rule) -> list[Breach]:
             f"The rule '{rule}' cannot be judged: no record holds {rule.metric!r} (no original, or no such measurement)."
         )
     return found
+
+
+def audit_breaches(findings: Findings, rule: Rule) -> list[Breach]:
+    """Where a rule holds in an audit: `identified`, `partly` and `incomplete` of each private record, `failed`, `timeout` and
+    `unsupported` of each cell (0 or 1 each), all else of each private example in each cell.
+
+    Raises:
+        OptionError: if nothing holds what the rule asks for, since then nothing was judged.
+    """
+    if rule.metric in OF_VERDICT:
+        wanted = OF_VERDICT[rule.metric]
+        judged = [
+            (entry.record, f"private record {number}", float(entry.verdict == wanted))
+            for number, entry in enumerate(findings.judgement.records, start=1)
+        ]
+    elif rule.metric in OF_STATUS:
+        judged = [
+            (result.cell.key, f"cell {number} ({result.cell.attack})", float(result.status == rule.metric))
+            for number, result in enumerate(findings.results, start=1)
+        ]
+    else:
+        scored = (result.record for result in findings.results if result.status not in ("failed", "unsupported"))
+        return breaches([record for record in scored if record is not None], rule)
+    if not judged:
+        raise OptionError(f"The rule '{rule}' cannot be judged: the audit holds nothing with {rule.metric!r}.")
+    holds = COMPARISONS[rule.comparison]
+    return [Breach(rule, key, title, None, value) for key, title, value in judged if holds(value, rule.limit)]
 
 
 def _values(record: Record, metric: str) -> Iterator[tuple[int | None, float]]:

@@ -18,8 +18,8 @@ from typing import Any
 from leakgauge.audit.case import Case, attack_call, run_case
 from leakgauge.audit.folder import save_record
 from leakgauge.audit.prior import without_picture
+from leakgauge.audit.timing import planned_evaluations
 from leakgauge.cli.demo_cases import Planned
-from leakgauge.cli.expected import planned_evaluations
 from leakgauge.errors import LeakgaugeError
 from leakgauge.registry import make
 

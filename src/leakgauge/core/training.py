@@ -79,7 +79,10 @@ class LocalTraining:
             if value is not None:
                 if isinstance(value, str) or not hasattr(value, "__iter__"):
                     check(False, field, "a list of numbers")
-                object.__setattr__(self, field, tuple(float(entry) for entry in value))
+                try:
+                    object.__setattr__(self, field, tuple(float(entry) for entry in value))
+                except (TypeError, ValueError, OverflowError):
+                    check(False, field, "a list of numbers")
         for field in ("steps", "accumulation"):
             check(_whole(getattr(self, field)) and getattr(self, field) >= 1, field, "a whole number >= 1")
         for field in ("epochs", "batch_size"):
@@ -155,4 +158,7 @@ def _whole(value: object) -> bool:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return False

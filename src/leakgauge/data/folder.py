@@ -14,6 +14,7 @@ from leakgauge.data.pictures import is_picture, read_picture
 from leakgauge.errors import DataError
 
 LABELS = "labels.csv"
+PATIENT = ("patient", "subject")  # columns that say whose picture it is
 PARTS = ("train", "val", "valid", "test")
 
 
@@ -26,8 +27,9 @@ def list_folder(
     """The pictures of a folder, in name order.
 
     Labels come from `labels.csv` if it is there (a header with the columns `file` and `label`; labels are numbers, or
-    texts, which are numbered in name order). Otherwise from sub-folders, one per class: a sub-folder named with a number
-    has that label, others are numbered in name order. Otherwise every label is 0.
+    texts, which are numbered in name order; a column `patient` or `subject` says whose picture it is). Otherwise from
+    sub-folders, one per class: a sub-folder named with a number has that label, others are numbered in name order. Otherwise
+    every label is 0.
 
     Args:
         path: the folder, or one picture.
@@ -86,6 +88,7 @@ def _from_table(path: Path, loose: list[Path], read: Callable[[Path], Tensor]) -
     for child in loose:
         if child.name not in labels:
             raise DataError(f"{table} has no row for {child.name}; expected one for every picture beside it.")
+    patients = {row["file"]: next((row[name].strip() for name in PATIENT if row.get(name)), "") for row in rows}
     items = []
     for name in sorted(labels):
         file_path = path / name
@@ -93,5 +96,5 @@ def _from_table(path: Path, loose: list[Path], read: Callable[[Path], Tensor]) -
             raise DataError(f"{table} names {name!r}, which lies outside the folder.")
         if not file_path.is_file():
             raise DataError(f"{table} names {name!r}, which is not there.")
-        items.append(Item(name, known[labels[name]], partial(read, file_path)))
+        items.append(Item(name, known[labels[name]], partial(read, file_path), patients[name]))
     return items

@@ -16,8 +16,10 @@ class Item:
         name: file name, or file and position in it; for the truth's own record.
         label: class index.
         pixels: reads (C, H, W) in [0, 1], C = 1 or 3; raises DataError.
+        patient: whose picture it is, where the data say so; '' otherwise.
     """
 
     name: str
     label: int
     pixels: Callable[[], Tensor]
+    patient: str = ""

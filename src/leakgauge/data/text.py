@@ -11,6 +11,7 @@ import torch
 
 from leakgauge.core.text_spec import IGNORED, TASKS, TextSpec
 from leakgauge.data.demo_texts import TEXTS
+from leakgauge.data.folder import PATIENT
 from leakgauge.data.spec import DataSpec, ranges_of
 from leakgauge.data.tokeniser import DEMO, Tokeniser, load_tokeniser
 from leakgauge.errors import DataError, OptionError, did_you_mean
@@ -111,7 +112,7 @@ def load_texts(text: str, tokeniser: str = DEMO) -> Batch:
     """
     data = parse_text_data(text)
     data = replace(data, tokeniser=data.tokeniser or tokeniser)
-    rows = list(TEXTS) if data.path == DEMO_TEXTS else _read(data)
+    rows = text_rows(data)
     places = data.chosen.select(len(rows))
     found = load_tokeniser(data.tokeniser)
     encoded = [_encoded(data, place, rows[place][1], found) for place in places]
@@ -133,6 +134,15 @@ def load_texts(text: str, tokeniser: str = DEMO) -> Batch:
     spec = TextSpec(length, found.size, found.padding, data.task)
     names = tuple(f"{Path(data.path).name.removeprefix('demo:')}#{place}" for place in places)
     return Batch({"input_ids": ids, "attention_mask": mask}, labels, spec, names)
+
+
+def text_rows(data: TextData) -> list[tuple[int, str, str]]:
+    """Every text of a file before any is chosen: label, text, and whose it is ('' where no column `patient` or `subject` says).
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
+    return [(label, text, "") for label, text in TEXTS] if data.path == DEMO_TEXTS else _read(data)
 
 
 def public_tokens(tokeniser: Tokeniser, length: int) -> torch.Tensor:
@@ -168,14 +178,14 @@ def _masked(ids: torch.Tensor, mask: torch.Tensor, tokeniser: Tokeniser, data: T
     return inputs, labels
 
 
-def _read(data: TextData) -> list[tuple[int, str]]:
+def _read(data: TextData) -> list[tuple[int, str, str]]:
     path = Path(data.path).expanduser()
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"The texts in {data.path} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     if path.suffix not in (".tsv", ".csv"):
-        return [(0, line.rstrip("\r")) for line in text.split("\n") if line.strip()]
+        return [(0, line.rstrip("\r"), "") for line in text.split("\n") if line.strip()]
     held = io.StringIO(text, newline="")
     table = csv.DictReader(held, delimiter="\t", quoting=csv.QUOTE_NONE) if path.suffix == ".tsv" else csv.DictReader(held)
     try:
@@ -184,7 +194,7 @@ def _read(data: TextData) -> list[tuple[int, str]]:
         raise DataError(f"Line {table.line_num + 1} of {data.path} cannot be read ({error}).") from error
 
 
-def _rows(data: TextData, table: csv.DictReader[str]) -> list[tuple[int, str]]:
+def _rows(data: TextData, table: csv.DictReader[str]) -> list[tuple[int, str, str]]:
     names = table.fieldnames or []
     column = data.column or next((name for name in COLUMNS if name in names), "")
     if column not in names:
@@ -194,7 +204,7 @@ def _rows(data: TextData, table: csv.DictReader[str]) -> list[tuple[int, str]]:
         label = str(row.get("label") or "0")
         if not label.lstrip("-").isdigit():
             raise DataError(f"Line {table.line_num} of {data.path} has the label {label!r}; expected a whole number.")
-        rows.append((int(label), str(row[column] or "")))
+        rows.append((int(label), str(row[column] or ""), next((str(row[key]) for key in PATIENT if row.get(key)), "")))
     return rows
 
 

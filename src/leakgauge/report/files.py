@@ -11,6 +11,8 @@ from leakgauge.errors import DataError
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text under a temporary name and renames it; makes the folder where there is none.
 
+    What UTF-8 cannot hold, such as half of a character in a file's name, is written as its number.
+
     Raises:
         DataError: if the file cannot be written.
     """
@@ -19,7 +21,7 @@ def write_text(path: str | Path, text: str) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ PLACES = re.compile(
 def scrub_text(records: Sequence[Record]) -> list[Record]:
     """The records without file names, commands and places in any text; keys become numbers. Pixels stay."""
     clean = scrubber(_names(records))
-    return [_scrub(record, position, clean) for position, record in enumerate(records)]
+    return [scrub_record(record, position, clean) for position, record in enumerate(records)]
 
 
 def scrub_architectures(architectures: Sequence[Architecture], records: Sequence[Record]) -> tuple[Architecture, ...]:
@@ -123,7 +123,8 @@ def scrubber(names: set[str]) -> Callable[[str], str]:
     return clean
 
 
-def _scrub(record: Record, position: int, clean: Callable[[str], str]) -> Record:
+def scrub_record(record: Record, position: int, clean: Callable[[str], str]) -> Record:
+    """One record without names, commands and places; `clean` rewrites each text, and `position` becomes its key."""
     conditions = record.conditions
     words: dict[str, Any] = {
         name: clean(getattr(conditions, name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from leakgauge.audit.record import Record
@@ -28,7 +28,7 @@ def strip_texts(record: Record, patterns: Patterns = BUILT_IN) -> Record:
 
     def kept(rows: Sequence[Tokens | None], allowed: set[int]) -> tuple[Tokens | None, ...]:
         return tuple(
-            tokens if tokens is not None and complete and place in allowed and _far(tokens, known, spans) else None
+            tokens if tokens is not None and complete and place in allowed and not near_any(tokens, known, spans) else None
             for place, tokens in enumerate(rows)
         )
 
@@ -44,9 +44,9 @@ def strip_texts(record: Record, patterns: Patterns = BUILT_IN) -> Record:
     )
 
 
-def _far(tokens: Tokens, known: Sequence[Tokens], spans: set[str]) -> bool:
-    """Whether a text holds less than half of every original's tokens, wherever they stand, and none of their spans."""
+def near_any(tokens: Tokens, known: Sequence[Tokens], spans: Set[str]) -> bool:
+    """Whether a text holds half of an original's tokens, wherever they stand, or one of their spans (in lower case)."""
     bag, held = Counter(tokens), plain(tokens).lower()
     if any(span in held for span in spans):
-        return False
-    return all((Counter(truth) & bag).total() < HALF * max(len(truth), 1) for truth in known)
+        return True
+    return any((Counter(truth) & bag).total() >= HALF * max(len(truth), 1) for truth in known)

@@ -6,13 +6,14 @@ import math
 from decimal import Decimal
 
 from leakgauge.audit.record import ABOVE_CONTROL_DB, PARTLY_DB, REBUILT_DB, Record, Score, verdict_of
+from leakgauge.audit.verdict import words as of_verdicts
 
 REBUILT, PARTLY, NOT_FOUND = "rebuilt", "partly", "not found"
 UNKNOWN = "no original given"
 CONTROL = "control"
 SEVERITY = {REBUILT: 3, PARTLY: 2, UNKNOWN: 1, NOT_FOUND: 0, CONTROL: -1}
 
-NOT_FOUND_SENTENCE = "these attacks, with this knowledge and effort, did not find it; this is no proof of safety"
+NOT_FOUND_SENTENCE = of_verdicts.NOT_FOUND_SENTENCE
 RULE = (
     f"A picture counts as rebuilt when its reconstruction reaches {REBUILT_DB:.0f} dB or more, and as partly rebuilt from "
     f"{PARTLY_DB:.0f} dB if that is at least {ABOVE_CONTROL_DB:.0f} dB above the control, the best guess that a fixed rule makes "

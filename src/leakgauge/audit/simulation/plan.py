@@ -213,5 +213,5 @@ def check_training(plan: SimulationPlan) -> None:
             key = text.removeprefix("LocalTraining.").split(" ", 1)[0].rstrip(".,")
             place = f"clients[{position}]" if key in client.given() else "training"
             raise OptionError(text.replace("LocalTraining.", f"{place}.")) from error
-        except TypeError as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise OptionError(f"clients[{position}] or training holds a value of the wrong kind ({error}).") from error

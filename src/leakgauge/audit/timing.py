@@ -1,4 +1,4 @@
-"""How long an attack will take at most: two evaluations timed, times the number that is planned."""
+"""How long an attack will take at most: a few evaluations timed, times the number that is planned."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leakgauge.attacks.base import Progress
     from leakgauge.core.observation import Observation
+
+FEW, MORE = 3, 30  # evaluations of each restart that are timed
 
 
 def planned_evaluations(chosen: object, budget: str | int) -> int | None:
@@ -34,13 +36,29 @@ def expected_seconds(
     planned = planned_evaluations(chosen, budget)
     if planned is None:
         return None
+    rate = seconds_per_evaluation(seen, name, options, chosen, device)
+    return None if rate is None else planned * rate
+
+
+def seconds_per_evaluation(seen: Observation, name: str, options: dict[str, Any], chosen: object, device: str) -> float | None:
+    """Seconds of one gradient evaluation of a search, from a few of them; None where it makes none.
+
+    A search that spends its few evaluations on a warm start, before it first tells of them, is timed by two runs as a whole.
+
+    Raises:
+        UnsupportedError, KnowledgeError: as the attack itself.
+    """
+    from leakgauge.attacks.run import attack
+
     at: list[tuple[int, float]] = []
 
     def note(progress: Progress) -> None:
         at.append((progress.evaluations, progress.seconds))
 
     restarts = max(1, int(getattr(chosen, "restarts", 1)))
-    attack(seen, name, budget=3 * restarts, device=device, progress=note, cancelled=lambda: len(at) >= 3, **options)
+    guess = attack(seen, name, budget=FEW * restarts, device=device, progress=note, cancelled=lambda: len(at) >= FEW, **options)
     if len(at) < 2 or at[-1][0] == at[0][0]:
-        return None
-    return planned * (at[-1][1] - at[0][1]) / (at[-1][0] - at[0][0])
+        longer = attack(seen, name, budget=MORE * restarts, device=device, **options)
+        spent = longer.stats.evaluations - guess.stats.evaluations
+        return max(longer.seconds - guess.seconds, 0.0) / spent if spent > 0 else None
+    return (at[-1][1] - at[0][1]) / (at[-1][0] - at[0][0])

@@ -1,0 +1,1 @@
+"""The plan of an audit: TOML into cells."""

@@ -1,0 +1,1 @@
+"""Playing cells: worker processes on this machine, or Ray."""

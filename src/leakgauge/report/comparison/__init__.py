@@ -1,0 +1,1 @@
+"""Two runs side by side: what got worse, what got better, what is only in one."""

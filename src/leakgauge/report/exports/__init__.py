@@ -1,0 +1,1 @@
+"""An audit's results as files for other programs: CSV, Parquet, LaTeX, JUnit."""
