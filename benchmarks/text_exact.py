@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -58,10 +59,10 @@ def exact(truth: lg.Batch, guess: Reconstruction) -> int:
 
 
 def run(name: str, model: nn.Module, made: list[lg.Batch], labels: bool = False, **training: object) -> list[str]:
-    return judged(name, [(texts, observe(model, texts, labels=labels, **training)) for texts in made])
+    return judged(name, ((texts, observe(model, texts, labels=labels, **training)) for texts in made))
 
 
-def judged(name: str, cases: list[tuple[lg.Batch, Observation]]) -> list[str]:
+def judged(name: str, cases: Iterable[tuple[lg.Batch, Observation]]) -> list[str]:
     right = total = certified = wrong = 0
     seconds, outcomes, residuals, rouge = [], {}, [], []
     for texts, seen in cases:
@@ -84,7 +85,7 @@ def judged(name: str, cases: list[tuple[lg.Batch, Observation]]) -> list[str]:
     means = " / ".join(f"{statistics.mean(each):.3f}" for each in zip(*rouge, strict=True))
     return [
         name,
-        str(len(cases)),
+        str(len(seconds)),
         f"{right}/{total}",
         means,
         f"{certified}/{total}",
