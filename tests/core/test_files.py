@@ -18,10 +18,10 @@ from small_network import SPEC, client_update, network, observed
 from torch import Tensor, nn
 
 from leakgauge.core import ImageSpec, LocalTraining, Observation, ThreatModel, Update
-from leakgauge.core.files import KEY
+from leakgauge.core.files import KEY, client_of
 from leakgauge.core.state_files import read_state, state_hash
 from leakgauge.core.update import strip_wrappers
-from leakgauge.errors import ModelError, OptionError, ShapeError, UpdateError
+from leakgauge.errors import LeakgaugeError, ModelError, OptionError, ShapeError, UpdateError
 from leakgauge.randomness import rng
 
 
@@ -299,3 +299,22 @@ def test_kind_of_update_and_spec_are_checked() -> None:
     with pytest.raises(ShapeError, match=r"shape is \(3, 0, 2\)"):
         ImageSpec((3, 0, 2))
     assert LocalTraining() == LocalTraining()
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 10**30, 0.5, "x", [], [0], {}, {"a": 1}], ids=repr)
+def test_an_entry_of_another_kind_ends_in_a_sentence_or_does_no_harm(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "seen.safetensors"
+    observed(mode="train").save(path)
+    with safe_open(str(path), framework="pt") as file:
+        names = list(json.loads(file.metadata()[KEY]))
+    good, refused = path.read_bytes(), 0
+    for name in names:
+        path.write_bytes(good)
+        rewritten(path, lambda manifest, name=name: {**manifest, name: value})
+        try:
+            client_of(path)
+            Observation.load(path, network())
+        except LeakgaugeError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused >= 5

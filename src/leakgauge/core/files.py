@@ -108,7 +108,7 @@ def load_observation(
     manifest, tensors = _read(Path(path))
     try:
         return _assemble(Path(path), manifest, tensors, model, weights, loss)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UpdateError(f"The manifest of {path} is damaged ({type(error).__name__}: {error}).") from error
 
 
@@ -180,7 +180,8 @@ def client_of(path: str | Path) -> str:
     """
     with opened(Path(path)) as file:
         manifest = _manifest(Path(path), dict(file.metadata() or {}))
-    return str((manifest.get("provenance") or {}).get("client", ""))
+    provenance = manifest.get("provenance")
+    return str(provenance.get("client", "")) if isinstance(provenance, dict) else ""
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
