@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from leakgauge.attacks.text.network import TextNetwork
+from leakgauge.attacks.text.rehearsal import rehearsed
 
 HOLDS = 1e-6  # relative residual of the identity on a public text, in float64, where it holds (rounding leaves 1e-12)
 
@@ -46,19 +47,9 @@ def nearest(network: TextNetwork, inputs: Tensor, vocabulary: int) -> tuple[Tens
 def identity_holds(network: TextNetwork, generator: torch.Generator) -> bool:
     """Whether the closed form gives a public random text's own inputs."""
     ids = torch.randint(network.vocabulary, (1, 5), generator=generator).to(network.device)
-    wanted = {name: network.module.get_parameter(name) for name in {network.positions or "", *network.attention[0].names}}
-    for parameter in wanted.values():
-        parameter.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            output = network.module(**network.arguments(ids))
-            logits = output.logits if hasattr(output, "logits") else output
-            pull = torch.randn(logits.shape, generator=generator, dtype=logits.dtype).to(logits.device)
-            found = torch.autograd.grad((logits * pull).sum(), list(wanted.values()), allow_unused=True)
-    finally:
-        for parameter in wanted.values():
-            parameter.requires_grad_(False)
-    gradients = {name: torch.zeros_like(wanted[name]) if part is None else part for name, part in zip(wanted, found, strict=True)}
+    names = {network.positions or "", *network.attention[0].names}
+    found = rehearsed(network, ids, names, generator)
+    gradients = {name: found.get(name, torch.zeros_like(network.module.get_parameter(name))) for name in names}
     inputs, _ = solved(network, gradients)
     true = network.block_inputs(0, ids)[0]
     return len(inputs) == len(true) and float((inputs - true).norm() / true.norm()) < HOLDS

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from leakgauge.attacks.text.network import TextNetwork
+from leakgauge.attacks.text.rehearsal import rehearsed
 from leakgauge.attacks.text.tracing import input_of
 from leakgauge.core.text_spec import IGNORED
 
@@ -198,19 +199,7 @@ def rows_hold(network: TextNetwork, generator: torch.Generator) -> bool:
     length = min(5, network.longest or 5)
     ids = torch.randperm(network.vocabulary, generator=generator).to(network.device)
     ids = ids[~torch.isin(ids, _never_trained(network).to(ids.device))][None, :length]
-    wanted = {name: network.module.get_parameter(name) for name in (network.positions, network.tokens)}
-    for parameter in wanted.values():
-        parameter.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            output = network.module(**network.arguments(ids))
-            logits = output.logits if hasattr(output, "logits") else output
-            pull = torch.randn(logits.shape, generator=generator, dtype=logits.dtype).to(logits.device)
-            found = torch.autograd.grad((logits * pull).sum(), list(wanted.values()), allow_unused=True)
-    finally:
-        for parameter in wanted.values():
-            parameter.requires_grad_(False)
-    gradients = {name: part for name, part in zip(wanted, found, strict=True) if part is not None}
+    gradients = rehearsed(network, ids, (network.positions, network.tokens), generator)
     told = order_of(network, gradients, network.vocabulary, EXACT) if len(gradients) == 2 else None
     return told is not None and torch.equal(told.tokens, ids[0]) and told.worst < FITS
 

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from math import isnan
 
 from leakgauge.attacks.run import attack
-from leakgauge.audit.case import Case, attack_call, network_of, observed, tokeniser_of
+from leakgauge.audit.case import attack_call, network_of, observed, tokeniser_of
 from leakgauge.audit.making import control_of
 from leakgauge.audit.plan.cell import Cell
+from leakgauge.audit.plan.cell_case import bare_case
 from leakgauge.audit.plan.materials import bytes_of, weightless
-from leakgauge.audit.plan.tables import AuditPlan, defence_calls
+from leakgauge.audit.plan.tables import AuditPlan
 from leakgauge.audit.prior import with_picture, without_picture
 from leakgauge.audit.text_case import load_batch, with_public
 from leakgauge.audit.timing import planned_evaluations, seconds_per_evaluation
-from leakgauge.core.threat import ThreatModel
-from leakgauge.core.training import LocalTraining
 from leakgauge.errors import KnowledgeError, UnsupportedError
 from leakgauge.registry import make
 from leakgauge.truth import Batch
@@ -108,7 +107,7 @@ def _timed(cell: Cell, *, patient: bool) -> tuple[str, int, float | None]:
         batch = load_batch(cell.data, cell.model)
         if _too_large(cell, batch):
             return work, planned or 0, None
-        case = _case(cell)
+        case = bare_case(cell)
         model = network_of(case, batch)
         seen = observed(case, model, batch)
         options = with_public(name, with_picture(options, seen.pictures), seen.spec, tokeniser_of(case, seen))
@@ -124,23 +123,6 @@ def _timed(cell: Cell, *, patient: bool) -> tuple[str, int, float | None]:
     except Exception as error:  # noqa: BLE001 - a network or attack of one's own may raise anything; its cell will be 'failed'
         return f"will fail: {' '.join(str(error).split())[:200] or type(error).__name__}", 0, None
     return work, planned, None if rate is None or isnan(rate) else around + planned * rate
-
-
-def _case(cell: Cell) -> Case:
-    """The cell without its state, which changes no cost."""
-    return Case(
-        model=cell.model,
-        data=cell.data,
-        attack=cell.attack,
-        num_classes=cell.num_classes,
-        loss=cell.loss,
-        training=LocalTraining(**dict(cell.protocol)),
-        defences=defence_calls(cell.defence),
-        threat=ThreatModel.honest_but_curious(**dict(cell.threat)),
-        seed=cell.seed,
-        model_seed=cell.seed,
-        budget=cell.budget,
-    )
 
 
 def _too_large(cell: Cell, batch: Batch) -> bool:

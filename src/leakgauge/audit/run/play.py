@@ -14,8 +14,8 @@ from torch import nn
 from leakgauge.attacks.base import Progress
 from leakgauge.audit.case import Case, attack_call, name_of, network_of, reproduce, run_case
 from leakgauge.audit.plan.cell import Cell
+from leakgauge.audit.plan.cell_case import bare_case
 from leakgauge.audit.plan.states import is_checkpoint, is_trained
-from leakgauge.audit.plan.tables import defence_calls
 from leakgauge.audit.record import Record
 from leakgauge.audit.run.result import CellResult, Status
 from leakgauge.audit.run.states import Weights, checkpoint, state_words
@@ -23,8 +23,6 @@ from leakgauge.audit.text_case import load_batch
 from leakgauge.audit.verdict.decoys import Decoys, decoys_of, seen_in
 from leakgauge.audit.verdict.lineup import LineUp
 from leakgauge.audit.verdict.lineups import line_ups_of
-from leakgauge.core.threat import ThreatModel
-from leakgauge.core.training import LocalTraining
 from leakgauge.errors import KnowledgeError, LeakgaugeError, OptionError, UnsupportedError
 from leakgauge.registry import find
 from leakgauge.truth import Batch
@@ -147,23 +145,7 @@ def case_of(cell: Cell, batch: Batch, weights: Weights | None) -> Case:
     Raises:
         LeakgaugeError: for a name, option or value that cannot be used.
     """
-    case = Case(
-        model=cell.model,
-        data=cell.data,
-        attack=with_prior(cell.attack, cell.prior),
-        num_classes=cell.num_classes,
-        model_state=state_words(cell.model),
-        loss=cell.loss,
-        training=LocalTraining(**dict(cell.protocol)),
-        defences=defence_calls(cell.defence),
-        threat=ThreatModel.honest_but_curious(**dict(cell.threat)),
-        seed=cell.seed,
-        attack_seed=cell.seed,
-        model_seed=cell.seed,
-        budget=cell.budget,
-        time_limit=cell.time_limit,
-        measures=cell.measures,
-    )
+    case = replace(bare_case(cell), attack=with_prior(cell.attack, cell.prior), model_state=state_words(cell.model))
     if weights is None:
         return case
     model: nn.Module = network_of(case, batch)
