@@ -67,7 +67,7 @@ def judged(name: str, cases: Iterable[tuple[lg.Batch, Observation]]) -> list[str
     seconds, outcomes, residuals, rouge = [], {}, [], []
     for texts, seen in cases:
         clock = Clock.start()
-        guess = SpanCheck()(seen, lg.rng(0, "attack"), Limits("fast", time_limit=1800))
+        guess = SpanCheck()(seen, lg.rng(0, "attack"), Limits("fast", time_limit=600))
         spent = clock.seconds
         assert isinstance(texts.inputs, torch.Tensor)
         truth = set(map(tuple, texts.inputs.tolist()))
@@ -223,7 +223,8 @@ def trained(made: list[lg.Batch], steps: int, dtype: str) -> list[str]:
 
 def encoders() -> list[list[str]]:
     rows, encode = [], bert_tokens()
-    for width, layers, size, count in ((128, 4, 1, 20), (128, 4, 2, 10), (768, 12, 1, 20), (768, 12, 2, 3)):
+    sizes = ((128, 4, 1, 20), (128, 4, 2, 10), (128, 4, 4, 5), (768, 12, 1, 20), (768, 12, 2, 3), (768, 12, 4, 2))
+    for width, layers, size, count in sizes:
         made = [each for each, _ in zip(batches(encode, size, "classification", 0, BERT, width), range(count), strict=False)]
         rows.append(run(f"BERT, {width} wide, {layers} layers, batch {size}", bert("classification", width, layers), made))
     return rows

@@ -232,6 +232,7 @@ def ends_within(seconds: float, holds: Callable[[], bool]) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_killed_at_any_instant_it_loses_and_doubles_nothing(tmp_path: Path) -> None:
     cells = small_cells(("linear-layer", "idlg:restarts=1"), seeds=2, indices=2)

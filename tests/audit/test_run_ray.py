@@ -56,6 +56,7 @@ def kill_once(store: Store, killed: list[int]) -> None:
         os.kill(killed[0], signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing_in_the_table(tmp_path: Path, misbehaving: None) -> None:
     """What plug-ins do to a worker is told as by local processes; a worker that was killed from outside is replaced."""
     cells = small_cells(("linear-layer", "idlg:restarts=1"), indices=2)

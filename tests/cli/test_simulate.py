@@ -104,7 +104,7 @@ def test_a_redacted_run_says_what_still_holds_pictures(leakgauge: Leakgauge, pla
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("none.toml", "--out", "run"), "The plan none.toml cannot be read"),
+        (("none.toml", "--out", "run"), "The plan 'none.toml' cannot be read"),
         (("plan.toml", "--out", "run", "--set", "clients[1].batch_size=0"), "clients[1].batch_size is 0; expected"),
         (("plan.toml", "--out", "run", "--set", "attack.budgt=3"), "attack has the unknown key 'budgt'. Did you mean 'budget'?"),
         (("plan.toml", "--out", "run", "--set", "data.validation=5000"), "The plan needs 5007 pictures"),

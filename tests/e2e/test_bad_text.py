@@ -159,7 +159,7 @@ def test_an_attack_on_texts_on_a_picture(refused: Refused, observed: Path, tmp_p
     ]
     for name in known:
         done = refused("attack", observed / "p.safetensors", "--model", "mlp", "--with", name, "--out", tmp_path)
-        assert "text" in done.lower()
+        assert ("patches" if name == "april" else "text") in done.lower()  # april reads pictures of vision transformers, too
 
 
 def test_truth_and_tokeniser_of_another_kind(refused: Refused, models: dict[str, str], observed: Path, tmp_path: Path) -> None:
