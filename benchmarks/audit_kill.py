@@ -84,10 +84,10 @@ def killed_at_random(plan: Path, store: Path, kills: int, workers: int, draw: ra
     counts: list[int] = []
     while len(counts) < kills:
         wanted = ended_in(store) + draw.choice((0, 1, 1, 2))
-        delay = draw.uniform(0.05, 6.0 if wanted == ended_in(store) else 1.0)
+        delay = draw.uniform(0.0, 1.8 if wanted == ended_in(store) else 0.1)
         process = quietly(command(plan, store, "--workers", str(workers)))
         while process.poll() is None and ended_in(store) < wanted:
-            time.sleep(0.05)
+            time.sleep(0.01)
         try:
             process.wait(delay)
             sys.exit("The run ended before it was killed: give more --seeds.")
