@@ -136,6 +136,7 @@ def test_statuses_say_what_became_of_a_cell(tmp_path: Path) -> None:
     assert [result.record is None for result in found] == [False, True, True, True, False, False, True]
 
 
+@pytest.mark.slow  # it takes time, and needs a machine that is not busy
 def test_two_workers_work_side_by_side(tmp_path: Path, misbehaving: Path) -> None:
     """Cells that wait need no core, so that the machine's load does not count."""
     cells = small_cells(("misbehave:how=wait,seconds=1.5",), seeds=6)
