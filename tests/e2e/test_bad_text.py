@@ -155,11 +155,14 @@ def test_an_attack_on_texts_on_a_picture(refused: Refused, observed: Path, tmp_p
     from leakgauge.registry import entry_names
 
     known = [
-        name for name in ("bag-of-tokens", "span-check", "dlg-text", "tag", "lamp", "april") if name in entry_names("attacks")
+        name
+        for name in ("bag-of-tokens", "span-check", "dlg-text", "tag", "lamp", "april", "embedding-rows")
+        if name in entry_names("attacks")
     ]
     for name in known:
         done = refused("attack", observed / "p.safetensors", "--model", "mlp", "--with", name, "--out", tmp_path)
-        assert ("patches" if name == "april" else "text") in done.lower()  # april reads pictures of vision transformers, too
+        expected = "patches" if name == "april" else "needs a textspec; the observation is of pictures. use one of"
+        assert expected in done.lower()  # april reads pictures of vision transformers, too
 
 
 def test_truth_and_tokeniser_of_another_kind(refused: Refused, models: dict[str, str], observed: Path, tmp_path: Path) -> None:

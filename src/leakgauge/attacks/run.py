@@ -10,11 +10,8 @@ from typing import Any
 from leakgauge.attacks.base import Attack, Limits, Progress, resolve_device
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Reconstruction
-from leakgauge.errors import UnsupportedError
 from leakgauge.randomness import isolated, rng
 from leakgauge.registry import make
-
-BOTH = ("april",)  # attacks on texts that treat pictures, too
 
 
 def attack(
@@ -47,18 +44,9 @@ def attack(
         UnsupportedError, KnowledgeError: see `Attack`.
     """
     chosen: Attack = make("attacks", name, **options)
-    _refuse_pictures(seen, name, chosen)
     where = resolve_device(device)
     limits = Limits(budget, time_limit, where, cancelled or (lambda: False), progress or (lambda _: None))
     with isolated():
         guess = chosen(dataclasses.replace(seen, model=copy.deepcopy(seen.model)), rng(seed, "attack"), limits)
     stats = dataclasses.replace(guess.stats, seed=seed, options={**guess.stats.options, **options})
     return dataclasses.replace(guess, attack=name, stats=stats)
-
-
-def _refuse_pictures(seen: Observation, name: str, chosen: Attack) -> None:
-    if seen.pictures is not None and type(chosen).__module__.startswith("leakgauge.attacks.text.") and name not in BOTH:
-        raise UnsupportedError(
-            f"{name} needs a TextSpec; the observation is of pictures. Use inverting-gradients, recursive, or april for a "
-            "network with learnable position embeddings."
-        )

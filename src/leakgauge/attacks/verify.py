@@ -18,6 +18,7 @@ from leakgauge.local.replay import replay
 if TYPE_CHECKING:
     from leakgauge.attacks.matching.target import Target
 
+PICTURE_ATTACKS = "inverting-gradients, recursive, or april for a network with learnable position embeddings"
 TEXT_ATTACKS = "span-check, bag-of-tokens, april, dlg-text, tag, lamp"
 ROUNDING = {"float64": 1e-10, "float32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
 
@@ -57,6 +58,13 @@ def no_pictures(seen: Observation, method: str) -> UnsupportedError:
     if isinstance(seen.spec, TextSpec):
         return UnsupportedError(f"{method} needs an ImageSpec; the observation is of texts. Use one of: {TEXT_ATTACKS}.")
     return UnsupportedError(f"{method} needs an ImageSpec; the observation has none.")
+
+
+def no_texts(seen: Observation, method: str) -> UnsupportedError:
+    """The error for an attack on texts where the observation is of pictures, or of nobody knows what."""
+    if seen.pictures is not None:
+        return UnsupportedError(f"{method} needs a TextSpec; the observation is of pictures. Use one of: {PICTURE_ATTACKS}.")
+    return UnsupportedError(f"{method} needs a TextSpec, which says what a text looks like; the observation has none.")
 
 
 def has_signal(seen: Observation) -> bool:

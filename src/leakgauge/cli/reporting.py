@@ -107,16 +107,15 @@ def _write_others(folder: str, others: Sequence[tuple[str, str]], redact: bool) 
     from leakgauge.registry import make
     from leakgauge.report.reporters import AUDITS
 
+    if not others:
+        return
+    audit = load_findings(folder) if is_run(folder) else None
+    kept = [result.record for result in audit.results if result.record is not None] if audit else load_records(folder)
     for name, file in others:
+        if name in AUDITS and audit is None:
+            raise OptionError(f"--with {name} goes with an audit, and {folder!r} is none.")
         write = make("reporters", name, redact=redact)
-        if not is_run(folder):
-            if name in AUDITS:
-                raise OptionError(f"--with {name} goes with an audit, and {folder!r} is none.")
-            write(load_records(folder), file)
-        else:
-            findings = load_findings(folder)
-            records = [result.record for result in findings.results if result.record is not None]
-            write(findings if name in AUDITS else records, file)
+        write(audit if name in AUDITS else kept, file)
         say(f"{name}: {file}")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from leakgauge.attacks.text.roles import embedding_roles
 from leakgauge.attacks.text.tracing import Site, input_of, input_weights, sites_of
+from leakgauge.attacks.verify import no_texts
 from leakgauge.core.observation import Observation
 from leakgauge.core.text_spec import TextSpec
 from leakgauge.errors import UnsupportedError
@@ -180,7 +181,7 @@ def read_network(seen: Observation, dtype: torch.dtype = torch.float64, device: 
     """
     spec = seen.spec
     if not isinstance(spec, TextSpec):
-        raise UnsupportedError("A text attack needs a TextSpec, which says what one text looks like; the observation has none.")
+        raise no_texts(seen, "This attack")
     module = copy.deepcopy(seen.model).eval().to(device=device, dtype=dtype)
     for parameter in module.parameters():
         parameter.requires_grad_(False)

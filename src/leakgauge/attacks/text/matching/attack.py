@@ -24,11 +24,11 @@ from leakgauge.attacks.text.matching.problem import TextProblem
 from leakgauge.attacks.text.matching.reading import read_update
 from leakgauge.attacks.text.matching.run import Run
 from leakgauge.attacks.text.network import TextNetwork, read_network
-from leakgauge.attacks.verify import ROUNDING, agrees, has_signal
+from leakgauge.attacks.verify import ROUNDING, agrees, has_signal, no_texts
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
 from leakgauge.core.text_spec import TextSpec
-from leakgauge.errors import OptionError, UnsupportedError
+from leakgauge.errors import OptionError
 
 STARTS = ("span", "tokens", "noise")
 HEAD_NUMBERS = 100_000_000  # numbers held while labels are placed
@@ -93,7 +93,7 @@ class TextMatching(Attack):
         limits = limits or Limits()
         spec = seen.spec
         if not isinstance(spec, TextSpec):
-            raise UnsupportedError(f"{self.name} needs a TextSpec, which says what a text looks like; the observation has none.")
+            raise no_texts(seen, self.name)
         if not has_signal(seen):
             return self._silent(seen, spec, limits)
         network = read_network(seen, torch.float64, limits.device)

@@ -19,7 +19,7 @@ from leakgauge.attacks.text.span.grow import Growth
 from leakgauge.attacks.text.span.settle import Settled, Settling
 from leakgauge.attacks.text.span.sites import Checked, checked_sites, usable
 from leakgauge.attacks.text.span.walls import NOISED, dropped, wall
-from leakgauge.attacks.verify import has_signal
+from leakgauge.attacks.verify import has_signal, no_texts
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
 from leakgauge.core.text_spec import TextSpec
@@ -46,7 +46,7 @@ class SpanCheck(Attack):
         limits = limits or Limits()
         spec = seen.spec
         if not isinstance(spec, TextSpec):
-            raise UnsupportedError(f"{NAME} needs a TextSpec; the observation has none.")
+            raise no_texts(seen, NAME)
         if not has_signal(seen):
             empty = Settled(*padded([], spec.length, spec.padding), None, float("nan"), False)
             return self._result(limits, empty, Outcome.NO_GRADIENT_SIGNAL, "All shared tensors are zero.", (), False)

@@ -11,7 +11,7 @@ from leakgauge.attacks.text.check import explained, padded, text_target, toleran
 from leakgauge.attacks.text.network import read_network
 from leakgauge.attacks.text.wall.rows import NAME, read_rows
 from leakgauge.attacks.text.wall.search import read_texts
-from leakgauge.attacks.verify import has_signal
+from leakgauge.attacks.verify import has_signal, no_texts
 from leakgauge.core.observation import Observation
 from leakgauge.core.reconstruction import Outcome, Reconstruction, Stats, unverified
 from leakgauge.core.text_spec import TextSpec
@@ -42,7 +42,7 @@ class EmbeddingRows(Attack):
         """
         limits = limits or Limits()
         if not isinstance(seen.spec, TextSpec):
-            raise UnsupportedError(f"{NAME} reads texts; the observation holds pictures. Try linear-layer or recursive.")
+            raise no_texts(seen, NAME)
         if not has_signal(seen):
             raise UnsupportedError(f"{NAME} needs a gradient that is not zero.")
         network = read_network(seen, torch.float32, limits.device)
